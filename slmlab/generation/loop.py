@@ -1,0 +1,92 @@
+"""The plain generation loop: prefill once, then one token a step into a preallocated cache."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import torch
+
+from slmlab.generation.sampling import check_sampling, next_token_probabilities, sample
+from slmlab.kv import ContiguousCache
+from slmlab.models import Decoder
+
+
+def generate_tokens(
+    model: Decoder,
+    prompt_ids: list[int],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+    stop_ids: Collection[int] = (),
+) -> Iterator[int]:
+    """Yield new token ids one at a time; a stop id ends the loop and is not yielded.
+
+    Raises (at the call, before any work):
+        ValueError: an empty prompt, an id outside the vocabulary, max_new_tokens below 1, or
+            more tokens in all than the model has positions.
+        TypeError: ids that are not integers.
+    """
+    check_sampling(temperature, top_k, top_p)
+    _check_lengths(model, prompt_ids, max_new_tokens)
+    return _loop(
+        model, prompt_ids, max_new_tokens, temperature, top_k, top_p, generator, frozenset(stop_ids)
+    )
+
+
+@torch.inference_mode()
+def _loop(
+    model: Decoder,
+    prompt_ids: list[int],
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: torch.Generator | None,
+    stop_ids: frozenset[int],
+) -> Iterator[int]:
+    cache = ContiguousCache(
+        model.config,
+        max_length=len(prompt_ids) + max_new_tokens,
+        dtype=model.dtype,
+        device=model.device,
+    )
+    step = torch.tensor([prompt_ids], device=model.device)  # (1, prompt), then (1, 1)
+    for _ in range(max_new_tokens):
+        logits = model.lm_head(model.hidden(step, cache)[:, -1])  # (1, vocabulary)
+        if temperature == 0.0:
+            token = int(logits.argmax(dim=-1))
+        else:
+            probabilities = next_token_probabilities(logits, temperature, top_k, top_p)
+            token = int(sample(probabilities, generator))
+        if token in stop_ids:
+            return
+        yield token
+        step = torch.tensor([[token]], device=model.device)
+
+
+def _check_lengths(model: Decoder, prompt_ids: list[int], max_new_tokens: int) -> None:
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
+        raise TypeError(f"max_new_tokens must be an int, not {max_new_tokens!r}")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
+    if len(prompt_ids) == 0:
+        raise ValueError("the prompt is empty: give at least one token to continue from")
+    vocabulary = model.config.vocab_size
+    for token in prompt_ids:
+        if isinstance(token, bool) or not isinstance(token, int):
+            raise TypeError(f"prompt ids must be ints, not {token!r}")
+        if not 0 <= token < vocabulary:
+            raise ValueError(
+                f"the prompt holds token id {token}, outside the vocabulary of {vocabulary}: "
+                "was it made by another model's tokenizer?"
+            )
+    room = model.config.max_position_embeddings
+    if len(prompt_ids) + max_new_tokens > room:
+        raise ValueError(
+            f"prompt of {len(prompt_ids)} tokens + max_new_tokens={max_new_tokens} exceed this "
+            f"model's {room} positions: ask for at most {max(room - len(prompt_ids), 0)} new "
+            "tokens or shorten the prompt"
+        )

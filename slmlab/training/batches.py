@@ -1,0 +1,97 @@
+"""Batches as a pure function of the recipe and the step.
+
+Nothing has to be remembered to resume: step 700 of a run that was interrupted sees the same
+rows as step 700 of one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slmlab.training.recipe import Recipe
+
+Rows = NDArray[np.uint16]
+
+
+def cut_rows(documents: Iterable[list[int]], length: int, end_of_text: int) -> Rows:
+    """Join documents with end-of-text ids and cut rows of ``length`` + 1: (rows, length + 1)."""
+    stream: list[int] = []
+    for ids in documents:
+        stream.extend(ids)
+        stream.append(end_of_text)
+    count = (len(stream) - 1) // length
+    if count < 1:
+        raise ValueError(f"{len(stream)} tokens are too few for one row of {length + 1}")
+    # Neighbouring rows share one token: the last target of a row is the first input of the next.
+    starts = np.arange(count)[:, None] * length + np.arange(length + 1)
+    return np.asarray(stream, dtype=np.uint16)[starts]
+
+
+def pack_rows(documents: Iterable[list[int]], length: int, end_of_text: int, tokens: int) -> Rows:
+    """Like :func:`cut_rows`, but every row begins with a document, until ``tokens`` are used.
+
+    The tail of the last document in a row is dropped: short documents are cheap, and a row that
+    starts in the middle of one asks for what its context cannot tell.
+    """
+    rows: list[list[int]] = []
+    row: list[int] = []
+    for ids in documents:
+        row.extend(ids)
+        row.append(end_of_text)
+        if len(row) > length:
+            rows.append(row[: length + 1])
+            row = []
+            if len(rows) * length >= tokens:
+                break
+    if not rows:
+        raise ValueError(f"the documents do not fill one row of {length + 1} tokens")
+    return np.asarray(rows, dtype=np.uint16)
+
+
+def save_rows(path: Path, rows: Rows) -> None:
+    partial = path.with_suffix(".partial.npy")
+    np.save(partial, rows, allow_pickle=False)
+    partial.replace(path)
+
+
+def load_rows(path: Path) -> Rows:
+    """Memory-mapped, so that a corpus larger than memory can be used."""
+    rows: Rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    return rows
+
+
+class Batches:
+    """Draws each source's rows in a seeded order, reshuffled every pass over it."""
+
+    def __init__(self, recipe: Recipe, sources: dict[str, Rows]) -> None:
+        missing = set(recipe.rows) - set(sources)
+        if missing:
+            raise ValueError(f"no rows for source {sorted(missing)[0]!r} of recipe {recipe.name}")
+        self.recipe = recipe
+        self.sources = sources
+        self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of a step: (rows, sequence_length) int64 each."""
+        parts = []
+        for index, (source, count) in enumerate(sorted(self.recipe.rows.items())):
+            rows = self.sources[source]
+            for position in range(step * count, (step + 1) * count):
+                epoch, place = divmod(position, len(rows))
+                order = self._order(index, epoch, len(rows))
+                parts.append(rows[order[place]])
+        block = torch.from_numpy(np.stack(parts).astype(np.int64))
+        return block[:, :-1], block[:, 1:]
+
+    def _order(self, source: int, epoch: int, count: int) -> NDArray[np.int64]:
+        known = self._orders.get(source)
+        if known is None or known[0] != epoch:
+            generator = np.random.default_rng([self.recipe.seed, source, epoch])
+            known = self._orders[source] = (epoch, generator.permutation(count))
+        return known[1]

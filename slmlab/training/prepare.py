@@ -1,0 +1,73 @@
+"""From text to rows of token ids, once a run: later starts read them from the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm.auto import tqdm
+
+from slmlab.data.corpus import read_corpus
+from slmlab.data.grammar import documents
+from slmlab.data.tokenizer import tokenizer_texts, train_tokenizer
+from slmlab.training.batches import Rows, cut_rows, load_rows, pack_rows, save_rows
+from slmlab.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+END_OF_TEXT = 0
+# Sums and recall are learned late and only from many examples; stories are learned early.
+GRAMMAR_TASKS = ("tool_calls", "recall", "sums", "stories")
+GRAMMAR_WEIGHTS = (0.25, 0.3, 0.35, 0.1)
+
+
+def prepare_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a run: the teacher's for a draft, else trained once and kept in folder."""
+    from transformers import PreTrainedTokenizerFast
+
+    if (folder / "tokenizer.json").is_file():
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = train_tokenizer(tokenizer_texts(seed=recipe.seed), recipe.vocab_size)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def prepare_rows(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> dict[str, Rows]:
+    """Rows of docs, code and grammar text, as far as the recipe asks for them."""
+    length = recipe.sequence_length
+    makers: dict[str, Callable[[], Rows]] = {
+        "docs": lambda: cut_rows(_corpus(tokenizer, "docs"), length, END_OF_TEXT),
+        "code": lambda: cut_rows(_corpus(tokenizer, "code"), length, END_OF_TEXT),
+        "grammar": lambda: pack_rows(
+            _grammar(recipe, tokenizer), length, END_OF_TEXT, recipe.grammar_tokens
+        ),
+    }
+    rows: dict[str, Rows] = {}
+    for source in recipe.rows:
+        if source not in makers:
+            continue
+        path = folder / f"{source}.npy"
+        if not path.is_file():
+            save_rows(path, makers[source]())
+        rows[source] = load_rows(path)
+    return rows
+
+
+def _corpus(tokenizer: PreTrainedTokenizerFast, domain: str) -> Iterator[list[int]]:
+    texts = read_corpus("training").texts(domain)  # type: ignore[arg-type]
+    for start in tqdm(range(0, len(texts), 64), desc=f"tokenising {domain}", unit="batch"):
+        yield from _encode(tokenizer, texts[start : start + 64])
+
+
+def _grammar(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
+    samples = documents(recipe.seed, GRAMMAR_TASKS, GRAMMAR_WEIGHTS)
+    while True:
+        yield from _encode(tokenizer, [next(samples).text for _ in range(256)])
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
+    return [e.ids for e in tokenizer.backend_tokenizer.encode_batch(texts)]

@@ -1,0 +1,152 @@
+"""The training loop: from nothing to a model directory, interruptible at any moment."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from slmlab.models import Decoder, save_decoder
+from slmlab.training.batches import Batches, Rows, load_rows, save_rows
+from slmlab.training.checkpoint import load_checkpoint, save_checkpoint
+from slmlab.training.optimizer import PairedOptimizer
+from slmlab.training.prepare import prepare_rows, prepare_tokenizer
+from slmlab.training.recipe import Recipe
+from slmlab.training.sampled import sampled_rows
+
+
+def initial_decoder(recipe: Recipe, device: torch.device | str = "cpu") -> Decoder:
+    """Seeded initial weights: normal, residual outputs zero, so that every block starts as the
+    identity."""
+    decoder = Decoder(recipe.model_config())
+    generator = torch.Generator().manual_seed(recipe.seed)
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0)
+            elif name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter.zero_()
+            elif "embed" in name:
+                parameter.normal_(0.0, 0.02, generator=generator)
+            else:
+                parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
+    return decoder.to(device)
+
+
+def batch_loss(
+    student: Decoder, teacher: Decoder | None, inputs: Tensor, targets: Tensor
+) -> Tensor:
+    """Mean loss a token in nats: cross-entropy, or KL(teacher || student) with a teacher."""
+    device_type = inputs.device.type
+    with torch.autocast(device_type, dtype=torch.bfloat16):
+        logits = student(inputs).float().flatten(0, 1)  # (rows * time, vocabulary)
+        if teacher is None:
+            return functional.cross_entropy(logits, targets.flatten())
+        with torch.inference_mode():
+            wanted = teacher(inputs).float().flatten(0, 1).log_softmax(dim=-1)
+    wanted = wanted.clone()  # inference tensors cannot be saved for backward
+    return functional.kl_div(
+        logits.log_softmax(dim=-1), wanted, reduction="batchmean", log_target=True
+    )
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    work: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    threads: int = 1,
+    checkpoint_seconds: float = 300.0,
+    stop_after: int | None = None,
+    sources: dict[str, Rows] | None = None,
+) -> Path:
+    """Train ``recipe`` and write a model directory in Hugging Face layout.
+
+    Args:
+        out: receives config.json, model.safetensors (fp16) and the tokenizer.
+        work: folder of token rows and the checkpoint; ``out`` + "-work" if absent. A run that
+            finds a checkpoint there goes on from it.
+        stop_after: leave after this many steps with a checkpoint, as an interrupt does.
+        sources: token rows to use instead of those the recipe prepares (tests).
+
+    Returns:
+        ``out``. A KeyboardInterrupt saves a checkpoint before it is raised again.
+    """
+    out = Path(out)
+    work = Path(work) if work is not None else out.with_name(out.name + "-work")
+    work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(threads)
+    teacher = _teacher(recipe, device)
+    tokenizer = None
+    if sources is None:
+        tokenizer = _tokenizer(recipe, work)
+        sources = prepare_rows(recipe, tokenizer, work)
+        if teacher is not None and "sampled" in recipe.rows:
+            sources["sampled"] = _sampled(recipe, teacher, sources, work)
+    batches = Batches(recipe, sources)
+    decoder = initial_decoder(recipe, device)
+    optimizer = PairedOptimizer(decoder, recipe)
+    checkpoint = work / "checkpoint.safetensors"
+    step = 0
+    if checkpoint.is_file():
+        step = load_checkpoint(checkpoint, recipe.digest(), decoder, optimizer)
+    last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
+    log = work / "log.tsv"
+    saved_at = time.monotonic()
+    bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, unit="step")
+    try:
+        while step < last:
+            inputs, targets = (t.to(device) for t in batches.at(step))
+            loss = batch_loss(decoder, teacher, inputs, targets)
+            loss.backward()
+            value = loss.item()
+            if value != value:
+                raise FloatingPointError(
+                    f"loss is NaN at step {step}: the last good checkpoint is {checkpoint}; "
+                    "lower the recipe's learning rates"
+                )
+            optimizer.step(recipe.rate(step))
+            step += 1
+            bar.update()
+            bar.set_postfix(loss=f"{value:.3f}")
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"{step}\t{value:.4f}\t{time.process_time():.1f}\n")
+            if time.monotonic() - saved_at > checkpoint_seconds:
+                save_checkpoint(checkpoint, step, recipe.digest(), decoder, optimizer)
+                saved_at = time.monotonic()
+    finally:
+        bar.close()
+        # After a NaN the weights are still those before the step: the check comes first.
+        save_checkpoint(checkpoint, step, recipe.digest(), decoder, optimizer)
+    if step == recipe.steps:
+        save_decoder(decoder, out, torch.float16)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(out)
+    return out
+
+
+def _teacher(recipe: Recipe, device: torch.device | str) -> Decoder | None:
+    return None if recipe.teacher is None else Decoder.from_pretrained(recipe.teacher, device=device)
+
+
+def _tokenizer(recipe: Recipe, work: Path):  # type: ignore[no-untyped-def]
+    from slmlab.models import model_directory
+
+    if recipe.teacher is None:
+        return prepare_tokenizer(recipe, work)
+    return prepare_tokenizer(recipe, model_directory(recipe.teacher))
+
+
+def _sampled(recipe: Recipe, teacher: Decoder, sources: dict[str, Rows], work: Path) -> Rows:
+    path = work / "sampled.npy"
+    if not path.is_file():
+        tokens = recipe.sampled_tokens
+        save_rows(
+            path, sampled_rows(teacher, sources, recipe.sequence_length, tokens, recipe.seed)
+        )
+    return load_rows(path)

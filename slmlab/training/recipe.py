@@ -1,0 +1,122 @@
+"""A training recipe: every choice that decides the weights, in one TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from slmlab.models import ModelConfig, RopeConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train and how. Rows are sequences of ``sequence_length`` tokens.
+
+    ``rows`` says how many rows of a batch come from each source (docs, code, grammar, and for a
+    draft also sampled: text that the teacher wrote). ``teacher`` names a model whose logits
+    replace the hard labels.
+    """
+
+    name: str
+    seed: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    sequence_length: int
+    steps: int
+    warmup_steps: int
+    decay_steps: int
+    muon_lr: float
+    embedding_lr: float
+    norm_lr: float
+    weight_decay: float
+    grammar_tokens: int
+    rows: dict[str, int]
+    rope_theta: float = 10000.0
+    teacher: str | None = None
+    sampled_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 <= self.warmup_steps <= self.steps:
+            raise ValueError("steps must be at least 1 and warmup_steps lie within them")
+        if not 0 <= self.decay_steps <= self.steps - self.warmup_steps:
+            raise ValueError("decay_steps must lie between 0 and steps - warmup_steps")
+        known = {"docs", "code", "grammar", "sampled"}
+        if not self.rows or set(self.rows) - known or min(self.rows.values()) < 1:
+            raise ValueError(f"rows must give a positive count for some of {sorted(known)}")
+        if ("sampled" in self.rows) and (self.teacher is None or self.sampled_tokens < 1):
+            raise ValueError("rows of 'sampled' text need a teacher and sampled_tokens")
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.sequence_length * sum(self.rows.values())
+
+    def rate(self, step: int) -> float:
+        """Learning-rate multiplier: linear warm-up, a plateau, linear decay to zero."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        left = self.steps - step
+        return min(1.0, left / self.decay_steps) if self.decay_steps else 1.0
+
+    def model_config(self) -> ModelConfig:
+        return ModelConfig(
+            model_type="llama",
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            num_key_value_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            max_position_embeddings=self.sequence_length,
+            rms_norm_eps=1e-5,
+            rope=RopeConfig(theta=self.rope_theta),
+            tie_word_embeddings=True,
+            bos_token_id=0,
+            eos_token_ids=(0,),
+        )
+
+    def digest(self) -> str:
+        """Hash of what shapes the steps already taken: a checkpoint of another recipe is refused.
+
+        The length of the plateau is left out, so that a run still on it can be made longer.
+        """
+        values = dataclasses.asdict(self)
+        for field in ("name", "steps", "decay_steps"):
+            values.pop(field)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a shipped recipe ("tiny", "tiny-draft") or a TOML file of one's own.
+
+    Raises:
+        ValueError: no such recipe, invalid TOML, an unknown or missing field.
+    """
+    path = Path(name_or_path)
+    if not path.suffix:
+        path = RECIPES / f"{name_or_path}.toml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise ValueError(f"no recipe {str(name_or_path)!r}: use one of {shipped}, or a .toml file")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    if unknown := set(values) - fields:
+        raise ValueError(f"{path}: unknown field {sorted(unknown)[0]!r}")
+    try:
+        return Recipe(**values)
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}") from None
