@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class LanguageModel:
 
 
 def load(
-    dir_or_name: str | Path = "tiny",
+    dir_or_name: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> LanguageModel:
@@ -98,11 +99,14 @@ def load(
 
     Args:
         dir_or_name: "tiny" (embedded teacher), "tiny-draft", a directory in Hugging Face
-            layout, or a hub id.
+            layout, or a hub id. None takes the environment variable SLMLAB_MODEL, else "tiny":
+            lessons call ``load()``, so that they run on another model unchanged.
 
     Raises:
         ValueError: nothing of that name, or files that are missing, truncated or do not fit.
     """
+    if dir_or_name is None:
+        dir_or_name = os.environ.get("SLMLAB_MODEL") or "tiny"
     directory = model_directory(dir_or_name)
     model = load_decoder(directory, dtype=dtype, device=device)
     return LanguageModel(model, _load_tokenizer(directory))

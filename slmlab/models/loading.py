@@ -185,6 +185,7 @@ def save_decoder(decoder: Decoder, directory: str | Path, dtype: torch.dtype) ->
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         weights = Path(scratch) / "model.safetensors"
         save_file(cast, weights, metadata={"format": "pt"})
+        weights.chmod(0o644)  # safetensors writes files that only their owner may read
         config = Path(scratch) / "config.json"
         values = hf_config_dict(decoder.config, str(dtype).removeprefix("torch."))
         config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

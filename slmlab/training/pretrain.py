@@ -15,6 +15,7 @@ from slmlab.training.batches import Batches, Rows, load_rows, save_rows
 from slmlab.training.checkpoint import load_checkpoint, save_checkpoint
 from slmlab.training.optimizer import PairedOptimizer
 from slmlab.training.prepare import prepare_rows, prepare_tokenizer
+from slmlab.training.provenance import write_provenance
 from slmlab.training.recipe import Recipe
 from slmlab.training.sampled import sampled_rows
 
@@ -127,6 +128,7 @@ def train(
         save_decoder(decoder, out, torch.float16)
         if tokenizer is not None:
             tokenizer.save_pretrained(out)
+        write_provenance(out, recipe, work, {name: len(r) for name, r in sources.items()})
     return out
 
 

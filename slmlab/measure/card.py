@@ -1,0 +1,153 @@
+"""The model card: what an embedded model was made from, what it can do, and what it cannot."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from slmlab.data import evaluation_set
+from slmlab.measure.divergence import kl_to_reference
+from slmlab.measure.tasks import ANSWERED_TASKS, entropy_gap, exact_match
+from slmlab.measure.text_score import bits_per_byte
+
+if TYPE_CHECKING:
+    from slmlab.generation import LanguageModel
+
+TEXTS = ("prose", "stdlib-docs", "stdlib-code")
+TEXT_CHARACTERS = 60_000
+AGREEMENT_CHARACTERS = 12_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the evaluation table. ``wanted`` is the target, "" where there is none."""
+
+    what: str
+    value: str
+    wanted: str = ""
+    met: bool | None = None
+
+
+def evaluation_table(lm: LanguageModel, teacher: LanguageModel | None = None) -> list[Row]:
+    """Measure everything that the card reports, on held-out data.
+
+    teacher: for a draft, the model it speculates for: adds how often their greedy tokens agree.
+    """
+    rows = []
+    for task in tqdm(ANSWERED_TASKS, desc="tasks", unit="task"):
+        result = exact_match(lm, task)
+        target = 0.95 if task == "tool_calls" else 0.90
+        value = f"{result.accuracy:.1%} (standard error {result.standard_error:.1%}, n = {result.n})"
+        met = None if teacher is not None else result.accuracy >= target
+        wanted = "" if teacher is not None else f"at least {target:.0%}"
+        rows.append(Row(f"{task}, exact match", value, wanted, met))
+    gap = entropy_gap(lm)
+    value = (
+        f"{gap.bits_per_token:.3f} bits a token, {gap.gap_bits_per_token:.3f} above the "
+        f"grammar's {gap.floor_bits_per_token:.3f}"
+    )
+    met = None if teacher is not None else gap.gap_bits_per_token <= 0.15
+    rows.append(Row("stories", value, "" if teacher else "at most 0.150 above", met))
+    for name in tqdm(TEXTS, desc="texts", unit="text"):
+        bits = bits_per_byte(lm.model, lm.tokenizer, held_out_text(name, TEXT_CHARACTERS))
+        wanted, met = "", None
+        if name == "stdlib-docs" and teacher is None:
+            wanted, met = "at most 1.45", bits <= 1.45
+        rows.append(Row(f"{name}", f"{bits:.3f} bits a byte", wanted, met))
+    if teacher is not None:
+        rows += [_agreement(lm, teacher, *which) for which in _AGREEMENTS]
+    return rows
+
+
+_AGREEMENTS = (("stdlib-docs", 0.75), ("stdlib-code", 0.65), ("tool_calls", 0.90))
+
+
+def _agreement(draft: LanguageModel, teacher: LanguageModel, name: str, target: float) -> Row:
+    """Share of positions at which draft and teacher choose the same greedy token."""
+    text = held_out_text(name, AGREEMENT_CHARACTERS)
+    ids = teacher.tokenizer.encode(text)
+    same = 1 - kl_to_reference(draft.model, teacher.model, ids).argmax_flip_share
+    value = f"{same:.1%} of {len(ids)} positions"
+    return Row(f"greedy agreement, {name}", value, f"at least {target:.0%}", same >= target)
+
+
+def held_out_text(name: str, characters: int) -> str:
+    """The beginning of every text of an evaluation set, ``characters`` in all."""
+    texts = evaluation_set(name).texts
+    share = max(200, characters // len(texts))
+    return "\n\n".join(text[:share] for text in texts)[:characters]
+
+
+def write_card(directory: Path, rows: list[Row]) -> Path:
+    """README.md of a model directory, from training.json and the measured rows."""
+    facts: dict[str, Any] = json.loads((directory / "training.json").read_text(encoding="utf-8"))
+    recipe = facts["recipe"]
+    is_draft = recipe["teacher"] is not None
+    table = "\n".join(f"| {r.what} | {r.value} | {r.wanted} | {_met(r.met)} |" for r in rows)
+    sources = ", ".join(f"{n:,} of {s}" for s, n in facts["tokens_by_source"].items())
+    hashes = "\n".join(f"- `{name}`: `{digest}`" for name, digest in facts["sha256"].items())
+    versions = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
+    role = (
+        f"The draft of `{recipe['teacher']}` for speculative decoding, trained on the teacher's "
+        "distribution (KL divergence, temperature 1) instead of the text itself."
+        if is_draft
+        else "The model that the lessons run on."
+    )
+    text = f"""# {recipe["name"]}
+
+{role} A Llama-layout decoder: width {recipe["hidden_size"]}, {recipe["num_hidden_layers"]} layers,
+{recipe["num_attention_heads"]} query heads, {recipe["num_key_value_heads"]} KV heads of
+{recipe["head_dim"]}, MLP {recipe["intermediate_size"]}, vocabulary {recipe["vocab_size"]},
+{recipe["sequence_length"]} positions, fp16 weights.
+
+## Data
+
+{facts["tokens_seen"]:,} tokens: {sources}. "docs" and "code" are docstrings, topics and source of
+the standard library and of packages that slmlab depends on, read from the installation
+(`slmlab/data/corpus.py`); "grammar" is a seeded grammar of tool calls, recall, sums and stories
+(`slmlab/data/grammar`). Held-out files and a hashed share of the grammar's combinations are never
+trained on.
+
+## Recipe
+
+Muon on the matrices, AdamW on the embedding and the norms; seed {recipe["seed"]}; {recipe["steps"]}
+steps of {recipe["sequence_length"]} x {sum(recipe["rows"].values())} tokens; one CPU thread,
+{facts["processor_minutes"]} processor minutes. Python {facts["python"]}, {versions}. All choices:
+`slmlab/training/recipes/{recipe["name"]}.toml` (digest `{facts["recipe_digest"]}`).
+
+{hashes}
+
+## Evaluation
+
+Measured by `slmlab evaluate {recipe["name"]}`. The standard-library texts depend on the Python
+version: compare models on them, quote no number from them. Prose and grammar are the same bytes
+everywhere.
+
+| | measured | target | met |
+|---|---|---|---|
+{table}
+
+## Limits
+
+It knows nothing about the world and invents names, numbers and functions. It has seen English
+commands of a few shapes, sums of two numbers below one hundred, and Python documentation. It is
+made to be measured, not to be relied on.
+
+## When and how to retrain
+
+When the tokenizer, the grammar or the layout changes: `slmlab train {recipe["name"]} --out DIR`,
+interruptible and resumable, then `slmlab evaluate DIR --card`.
+"""
+    target = directory / "README.md"
+    partial = target.with_suffix(".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(target)
+    return target
+
+
+def _met(met: bool | None) -> str:
+    return "" if met is None else ("yes" if met else "**no**")
