@@ -120,6 +120,7 @@ import matplotlib.pyplot as plt
 
 from slmlab.models import apply_rope, rope_inverse_frequencies, rope_tables
 from slmlab.widgets.plot_style import label_at_end, label_axes, lesson_style
+from slmlab.widgets.roof import set_log_axis
 
 frequencies = rope_inverse_frequencies(config.head_dim, config.rope)
 vector = torch.randn(config.head_dim, generator=torch.Generator().manual_seed(0))
@@ -133,7 +134,7 @@ def scores(query_position):
 
 
 near, far = scores(64), scores(400)
-print("largest difference between position 64 and position 400:", f"{(near - far).abs().max():.0e}")
+print("the same scores from position 64 and from position 400:", torch.allclose(near, far, atol=1e-5))
 with lesson_style():
     figure, axes = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
     (line,) = axes.plot(distances, near, markevery=8, label="query at 64")
@@ -317,12 +318,11 @@ bound = [predict_decode(config, "float32", roof, batch=b, context=32).tokens_per
 with lesson_style():
     figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
     for values, text in ((bound, "ceiling"), (reached, "measured")):
-        (line,) = axes.loglog(batches, values)
+        (line,) = axes.plot(batches, values)
         label_at_end(line, text)
+    set_log_axis(axes.xaxis, 0.9, 130)
+    set_log_axis(axes.yaxis, min(reached) / 1.5, max(bound) * 1.5)
     axes.set_title(f"A batch of 64 writes {reached[-1] / reached[0]:.0f} times as many tokens/s as one sequence")
-    axes.set_xlim(0.9, 130)
-    axes.set_xticks(batches, [str(b) for b in batches])
-    axes.minorticks_off()
     label_axes(axes, "batch", "sequences", "decode speed of the batch", "tokens/s")
     plt.show()
 
@@ -360,22 +360,32 @@ print("probabilities of the suspect at p = 0.05:", top_p_suspect(logits, 0.05).s
 # The kept mass is below `p` in every row. At a small `p` nothing is left, and the sampler divides
 # zero by zero. [Repair it](exercise:anatomy.top_p_repair).
 #
-# ## Play: which resource gives out first?
+# ## Play: when does the cache cost as much as the weights?
 #
-# Llama-3.2-1B in int4 on a device of your choice. **At which context does one token read as many
-# bytes from the KV cache as from the weights?** Move the context until the two parts are equal.
+# Each token that is written reads the weights and the whole KV cache. With int4 weights at batch 1:
+# **at which context are the two equal, for SmolLM2-135M and for Llama-3.2-1B, which is nine times
+# larger?** Guess which comes first, then move the context and watch the line that compares them.
 
 # %% tags=["nbval-ignore-output"]
 from slmlab.widgets.anatomy import explorer
 
-explorer(roofline=roof, config=config)
+explorer(lm, roof)
 
 # %%
-from slmlab.widgets.anatomy import answer
+from slmlab.widgets import PUBLISHED
+from slmlab.widgets.anatomy_view import cache_equals_weights_at
 
-print(answer())
+for name, published in PUBLISHED.items():
+    shape = published.config()
+    print(f"{name:13} {shape.parameter_count() / 1e6:6,.0f} M parameters, "
+          f"{slmlab.kv.kv_bytes(shape, tokens=1) / 1024:4.1f} KiB of cache a token: "
+          f"equal at {cache_equals_weights_at(shape):,} tokens")
 
 # %% [markdown]
+# The weights of two models can differ by nine and their cache for one token by less than a half:
+# layers and KV heads decide it, not parameters. The small model is the first whose cache costs
+# more than its weights.
+#
 # ## Explain
 #
 # Say it in two sentences: why is reading a prompt faster than writing, and what would you change
@@ -393,14 +403,9 @@ print(answer())
 # ## Three interview questions
 
 # %%
-from types import SimpleNamespace
-
 from slmlab.checking import Question, ask
 
-one_b = SimpleNamespace(  # 1.24e9 parameters: the shape of Llama-3.2-1B
-    vocab_size=128256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
-    num_attention_heads=32, num_key_value_heads=8, head_dim=64, tie_word_embeddings=True,
-)
+one_b = PUBLISHED["Llama-3.2-1B"].config()
 at_fp16 = predict_decode(one_b, "float16", (50, None))
 with_cache = predict_decode(one_b, "float16", (50, None), context=8192)
 ask(
