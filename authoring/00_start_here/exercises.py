@@ -30,6 +30,7 @@ from slmlab import exercise, hint, progress
 #
 # Write it with `exp` and `sum`; `torch.softmax` would do the thinking for you.
 
+
 # %%
 @exercise("start.softmax")
 def softmax(logits: Tensor, temperature: float) -> Tensor:

@@ -29,6 +29,7 @@ from slmlab import exercise, hint, progress
 #   head 32, attention 64, MLP 72, norms 12, together 212.
 # - **Must hold**: every trained value is counted once.
 
+
 # %%
 @exercise("anatomy.parameter_count")
 def parameter_count(config: dict[str, int]) -> int:
@@ -60,6 +61,7 @@ def parameter_count(config: dict[str, int]) -> int:
 # - **Example**: `x = [[1.0, 7.0]]`, weight 1: mean square 25, root 5, answer `[[0.2, 1.4]]`.
 # - **Must hold**: a zero vector stays zero, and no token changes another's result.
 
+
 # %%
 @exercise("anatomy.rms_norm")
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -87,6 +89,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 #   `[[[0.5403, 0.8415]]]`.
 # - **Must hold**: every pair keeps its length; the product of a query at position 7 with a key at
 #   position 5 is that of positions 2 and 0.
+
 
 # %%
 @exercise("anatomy.apply_rope")
@@ -128,6 +131,7 @@ def apply_rope(x: Tensor, positions: Tensor, theta: float) -> Tensor:
 #
 # **Must hold**: each cached token adds the same number of bytes.
 
+
 # %%
 @exercise("anatomy.bytes_per_token")
 def bytes_per_token(
@@ -166,6 +170,7 @@ def bytes_per_token(
 #   `{"flop_per_byte": 0.9697, "ridge": 4.0, "batch": 4.5714}`.
 # - **Must hold**: the same matmul with `"batch"` rows has the intensity `"ridge"`.
 
+
 # %%
 @exercise("anatomy.arithmetic_intensity")
 def arithmetic_intensity(
@@ -197,6 +202,7 @@ def arithmetic_intensity(
 # least `p`, and shares the mass out among them. The code below runs, looks right, and is not. Look
 # at what it does to three tokens.
 
+
 # %%
 def top_p_as_found(logits: Tensor, p: float, temperature: float) -> Tensor:
     probabilities = torch.softmax(logits / temperature, dim=-1)
@@ -220,6 +226,7 @@ for p in (0.7, 0.4):
 # - **Example**: the three tokens above with `p` 0.7 give `[[0.0, 0.625, 0.375]]`.
 # - **Must hold**: the kept mass is at least `p`, without the last kept token it is less, and each
 #   row sums to 1.
+
 
 # %%
 @exercise("anatomy.top_p_repair")
@@ -256,6 +263,7 @@ def top_p(logits: Tensor, p: float, temperature: float) -> Tensor:
 # - **Example**: 0.5e9 parameters at 8 bits and no cache on 20 GB/s: 20 / 0.5 = 40 tokens a second.
 # - **Must hold**: bandwidth = tokens a second times bytes a token.
 
+
 # %%
 @exercise("anatomy.decode_ceiling")
 def decode_ceiling() -> float:
@@ -285,6 +293,7 @@ def decode_ceiling() -> float:
 #   tokens a second; int8 (8.5 bits, loss 0.01) needs 0.8746 GB, int4 (4.5 bits, loss 0.05) 0.4746:
 #   `"int4"`.
 # - **Must hold**: every scheme that loses less than your choice breaks a budget.
+
 
 # %%
 @exercise("anatomy.choose_deployment")

@@ -1,0 +1,1 @@
+"""From hand-written lesson sources to the notebooks that people open (development only)."""

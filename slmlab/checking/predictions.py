@@ -1,0 +1,192 @@
+"""Predictions: commit to a number before measuring, and see by what ratio it was off."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from slmlab.checking.logbook import Guess, Logbook, PredictionRecord, now
+from slmlab.checking.numbers_text import quantity
+from slmlab.checking.progress import ProgressFile
+from slmlab.checking.render import Panel, message
+from slmlab.checking.values import count_numbers, is_array, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LARGEST = 1e300
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What predict() and measured() return: `value` is the prediction that counts (None where there
+    is none), `ratio` is max(value / measured, measured / value), 1.0 for a perfect one."""
+
+    name: str
+    value: float | None
+    unit: str = ""
+    measured: float | None = None
+    sentence: str = field(default="", compare=False)
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times too large or too small, at least 1; None until both numbers are known."""
+        if self.value is None or self.measured is None:
+            return None
+        return max(self.value / self.measured, self.measured / self.value)
+
+    def _ipython_display_(self) -> None:
+        """Shows nothing: the sentence has been shown by the call that made this object."""
+
+
+def predict(name: str, value: float | None, unit: str = "") -> Prediction:
+    """Stores a prediction for `name` and shows what was stored; None shows "not predicted yet".
+
+    Before the measurement a new value replaces the old one. After it a new value is recorded, and
+    the earlier one still counts. Raises ValueError for a value that is not finite and above 0
+    (predictions are scored by ratio), TypeError for a wrong type.
+    """
+    _check_text("predict", "name", name)
+    if not name.strip():
+        raise ValueError("predict(name) is empty: say what is predicted.")
+    _check_text("predict", "unit", unit)
+    if value is None:
+        record = ProgressFile().read().prediction(name)
+        if record.counted is None:
+            sentence = f"{name}: not predicted yet. Replace None by your number" + (
+                f" in {unit}." if unit else "."
+            )
+            return _show(Prediction(name, None, unit, sentence=sentence))
+        return _show(_standing(name, record, f"{name}: you predicted {_counted(record)}."))
+    guess = Guess(now(), _positive("predict", value), unit)
+
+    def change(logbook: Logbook) -> Logbook:
+        old = logbook.prediction(name)
+        if old.counted is not None and _same(old.guesses[-1], guess):
+            return logbook
+        return logbook.with_prediction(name, replace(old, guesses=(*old.guesses, guess)))
+
+    record = ProgressFile().update(change).prediction(name)
+    return _show(_standing(name, record, _stored_sentence(name, record, guess)))
+
+
+def measured(name: str, value: float) -> Prediction:
+    """Scores the stored prediction for `name` against a measurement, and shows the ratio.
+
+    Without a prediction it says "not predicted yet" and stores nothing, so that a later prediction
+    can still count. Raises ValueError for a value that is not finite and above 0, TypeError for a
+    wrong type.
+    """
+    _check_text("measured", "name", name)
+    result = _positive("measured", value)
+
+    def change(logbook: Logbook) -> Logbook:
+        old = logbook.prediction(name)
+        if not old.guesses:
+            return logbook
+        at = max(now(), old.guesses[-1].at)  # A clock set back must not undo the order.
+        first = old.first_measured_at or at
+        new = replace(old, first_measured_at=first, measured_at=at, measured=result)
+        return logbook.with_prediction(name, new)
+
+    store = ProgressFile()
+    logbook = store.read()
+    if logbook.prediction(name).guesses:
+        logbook = store.update(change)
+    record = logbook.prediction(name)
+    if record.counted is None:
+        sentence = f"{name}: measured {quantity(result)}, not predicted yet."
+        return _show(Prediction(name, None, measured=result, sentence=sentence))
+    unit = f" {record.counted.unit}" if record.counted.unit else ""
+    sentence = (
+        f"{name}: you predicted {_counted(record)}, measured {quantity(result)}{unit}: "
+        f"{_verdict(record.counted.value, result)}."
+    )
+    return _show(_standing(name, record, sentence))
+
+
+def scored(logbook: Logbook) -> tuple[Prediction, ...]:
+    """All predictions of a logbook that have been measured, in order of their measurement."""
+    done = [
+        (record.first_measured_at or "", name, record)
+        for name, record in logbook.predictions.items()
+        if record.counted is not None and record.measured is not None
+    ]
+    return tuple(_standing(name, record) for _, name, record in sorted(done, key=lambda d: d[:2]))
+
+
+def calibration_plot() -> Figure:
+    """A figure of all stored predictions against their measurements, on log axes."""
+    from slmlab.checking.calibration import draw
+
+    return draw(scored(ProgressFile().read()))
+
+
+def _standing(name: str, record: PredictionRecord, sentence: str = "") -> Prediction:
+    counted = record.counted
+    assert counted is not None
+    return Prediction(name, counted.value, counted.unit, record.measured, sentence)
+
+
+def _stored_sentence(name: str, record: PredictionRecord, guess: Guess) -> str:
+    counted = record.counted
+    assert counted is not None
+    if record.first_measured_at is None:
+        return f"{name}: your prediction is {_counted(record)}."
+    if _same(counted, guess):
+        return f"{name}: your prediction of {_counted(record)} stands; it has been measured."
+    unit = f" {guess.unit}" if guess.unit else ""
+    return (
+        f"{name}: {quantity(guess.value)}{unit} is recorded, but it came after the measurement. "
+        f"Your prediction from before it counts: {_counted(record)}."
+    )
+
+
+def _counted(record: PredictionRecord) -> str:
+    counted = record.counted
+    assert counted is not None
+    return quantity(counted.value) + (f" {counted.unit}" if counted.unit else "")
+
+
+def _same(left: Guess, right: Guess) -> bool:
+    return (left.value, left.unit) == (right.value, right.unit)
+
+
+def _verdict(value: float, result: float) -> str:
+    ratio = max(value / result, result / value)
+    way = "high" if value > result else "low"
+    if ratio < 1.05:
+        return "within 5%"
+    if ratio <= 2:
+        return f"a factor of {quantity(ratio, 3)} too {way}, within a factor of 2"
+    if ratio <= 10:
+        return f"a factor of {quantity(ratio, 3)} too {way}, the right order of magnitude"
+    return f"a factor of {quantity(ratio, 3)} too {way}"
+
+
+def _check_text(call: str, name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{call}({name}) must be text, not {type(value).__name__}.")
+
+
+def _positive(call: str, value: Any) -> float:
+    result = plain(value)
+    if is_array(result) and count_numbers(result) == 1:
+        result = result.item()
+    if type(result) not in (int, float):
+        raise TypeError(f"{call}(value) must be a number, not {type(value).__name__}.")
+    if not math.isfinite(result) if isinstance(result, float) else abs(result) > LARGEST:
+        raise ValueError(f"{call}(value={value!r}) must be finite.")
+    if not 0 < result < LARGEST:
+        raise ValueError(
+            f"{call}(value={value!r}) must be above 0 and below {LARGEST:g}: "
+            "predictions are scored by ratio."
+        )
+    return float(result)
+
+
+def _show(prediction: Prediction) -> Prediction:
+    panel: Panel = message(prediction.sentence)
+    panel.show()
+    return prediction

@@ -1,0 +1,181 @@
+"""Runs one implementation on cases, and judges what came out.
+
+The two halves stand apart on purpose: execute() needs the function, judge() only its outputs, so a
+grader may execute in a sandbox and judge on the trusted side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from slmlab.checking.comparison import Exact
+from slmlab.checking.failure import Failure, describe, is_unattempted, signature_failure
+from slmlab.checking.spec import Case, Exercise
+from slmlab.checking.values import Opaque, plain
+
+Outcome = Literal["unattempted", "error", "wrong", "passed"]
+OUTCOMES: tuple[Outcome, ...] = ("unattempted", "error", "wrong", "passed")  # worst to best
+MAX_PRINTED = 2000
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What one call did: a plain output, or a failure, or nothing attempted."""
+
+    output: Any = None
+    failure: Failure | None = None
+    unattempted: bool = False
+    changed: tuple[str, ...] = ()  # names of arguments that were edited in place
+    printed: str = ""
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case with its execution, its outcome and, where it is wrong, the problem."""
+
+    case: Case
+    wanted: Any
+    execution: Execution
+    outcome: Outcome
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """The results of all cases of one exercise."""
+
+    results: tuple[CaseResult, ...]
+
+    @property
+    def passed(self) -> int:
+        """Number of cases that passed."""
+        return sum(result.outcome == "passed" for result in self.results)
+
+    @property
+    def credit(self) -> float:
+        """Share of cases passed, 0 to 1."""
+        return self.passed / len(self.results)
+
+    @property
+    def outcome(self) -> Outcome:
+        """passed or unattempted where every case is; else error where any case failed to run.
+
+        A NotImplementedError in some cases and an answer in others is an error: started, not done.
+        """
+        seen = {result.outcome for result in self.results}
+        if len(seen) == 1:
+            return seen.pop()
+        return "error" if seen & {"error", "unattempted"} else "wrong"
+
+    @property
+    def failing(self) -> tuple[CaseResult, ...]:
+        """The results that did not pass, in order."""
+        return tuple(result for result in self.results if result.outcome != "passed")
+
+
+class _BoundedText(io.StringIO):
+    """Keeps the first MAX_PRINTED characters, so that an endless print costs no memory."""
+
+    def write(self, text: str, /) -> int:
+        room = MAX_PRINTED - self.tell()
+        if room > 0:
+            super().write(text[:room])
+        return len(text)
+
+
+def make_cases(exercise: Exercise, seed: int) -> tuple[Case, ...]:
+    """The exercise's cases for one seed.
+
+    Raises ValueError where the author gives none: a check of nothing would pass.
+    """
+    cases = tuple(exercise.cases(seed))
+    if not cases:
+        raise ValueError(f"Exercise {exercise.id!r}: cases({seed}) is empty; give at least one.")
+    return cases
+
+
+def execute(implementation: Callable[..., Any], cases: Sequence[Case]) -> tuple[Execution, ...]:
+    """Calls the implementation once per case, each time with its own deep copy of the inputs."""
+    return tuple(_execute_one(implementation, case) for case in cases)
+
+
+def _execute_one(implementation: Callable[..., Any], case: Case) -> Execution:
+    bad_signature = signature_failure(implementation, case.arguments)
+    if bad_signature is not None:
+        return Execution(failure=bad_signature)
+    arguments = copy.deepcopy(case.arguments)
+    printed = _BoundedText()
+    output: Any = None
+    failure: Failure | None = None
+    try:
+        with contextlib.redirect_stdout(printed):
+            output = implementation(**arguments)
+        output = plain(output)
+    except (Exception, SystemExit) as error:
+        if is_unattempted(error, implementation):
+            return Execution(unattempted=True, printed=printed.getvalue())
+        failure = describe(error, implementation)
+    return Execution(
+        output=output if failure is None else None,
+        failure=failure,
+        changed=_changed(case.arguments, arguments),
+        printed=printed.getvalue(),
+    )
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
+    rule = Exact()
+    pairs = ((name, plain(value), plain(after[name])) for name, value in before.items())
+    return tuple(
+        name
+        for name, old, new in pairs
+        if (found := rule.difference(old, new)) is not None and not isinstance(found.wanted, Opaque)
+    )
+
+
+def expected(exercise: Exercise, cases: Sequence[Case]) -> tuple[Any, ...]:
+    """The reference's plain outputs.
+
+    Raises RuntimeError where the reference fails: the exercise is broken, not the learner.
+    """
+    executions = execute(exercise.reference, cases)
+    for execution in executions:
+        if execution.failure is not None or execution.unattempted:
+            reason = execution.failure.sentence if execution.failure else "it is not implemented."
+            raise RuntimeError(f"The reference of {exercise.id!r} fails: {reason}")
+    return tuple(execution.output for execution in executions)
+
+
+def judge(exercise: Exercise, cases: Sequence[Case], executions: Sequence[Execution]) -> Run:
+    """Compares executions with the reference.
+
+    Raises ValueError where there is not one execution per case.
+    """
+    if len(cases) != len(executions) or not cases:
+        raise ValueError(
+            f"executions: {len(executions)} for {len(cases)} cases; give one for each case."
+        )
+    results = []
+    for case, wanted, execution in zip(cases, expected(exercise, cases), executions, strict=True):
+        problem = None
+        outcome: Outcome = "passed"
+        if execution.unattempted:
+            outcome = "unattempted"
+        elif execution.failure is not None:
+            outcome, problem = "error", execution.failure.sentence
+        else:
+            problem = exercise.compare.problem(case.arguments, wanted, execution.output)
+            outcome = "passed" if problem is None else "wrong"
+        results.append(CaseResult(case, wanted, execution, outcome, problem))
+    return Run(tuple(results))
+
+
+def run(exercise: Exercise, implementation: Callable[..., Any], seed: int = 0) -> Run:
+    """Executes and judges an implementation on the cases of one seed."""
+    cases = make_cases(exercise, seed)
+    return judge(exercise, cases, execute(implementation, cases))
