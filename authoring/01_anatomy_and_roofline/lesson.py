@@ -43,8 +43,16 @@ print(f"Same weights, same core: reading is {reading / writing:.1f} times as fas
 # and output) and an MLP (the matrices gate, up and down).
 
 # %%
-for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-             "num_attention_heads", "num_key_value_heads", "head_dim", "tie_word_embeddings"):
+for name in (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "tie_word_embeddings",
+):
     print(f"{name:22} {getattr(config, name)}")
 
 # %% [markdown]
@@ -66,10 +74,14 @@ norms = 2 * config.hidden_size
 embedding = config.vocab_size * config.hidden_size  # tied: the head is the same table
 head = 0 if config.tie_word_embeddings else embedding
 
-by_hand = embedding + head + config.num_hidden_layers * (attention + mlp + norms) + config.hidden_size
+by_hand = (
+    embedding + head + config.num_hidden_layers * (attention + mlp + norms) + config.hidden_size
+)
 real = sum(parameter.numel() for parameter in lm.model.parameters())
 print(f"counted by hand: {by_hand:,}   in the model: {real:,}")
-measured("share of all parameters that sit in the MLPs", 100 * config.num_hidden_layers * mlp / real)
+measured(
+    "share of all parameters that sit in the MLPs", 100 * config.num_hidden_layers * mlp / real
+)
 
 # %% [markdown]
 # The count leaves out biases and the norms on queries and keys, which some families have. If the
@@ -105,7 +117,12 @@ from slmlab.models import rms_norm
 x = torch.tensor([2.0, -1.0, 0.5])
 y = rms_norm(x, weight=torch.ones(3))
 print("in: ", x.tolist(), " root mean square", round(x.pow(2).mean().sqrt().item(), 4))
-print("out:", [round(v, 4) for v in y.tolist()], " root mean square", round(y.pow(2).mean().sqrt().item(), 4))
+print(
+    "out:",
+    [round(v, 4) for v in y.tolist()],
+    " root mean square",
+    round(y.pow(2).mean().sqrt().item(), 4),
+)
 print("mean before and after:", round(x.mean().item(), 4), round(y.mean().item(), 4))
 
 # %% [markdown]
@@ -134,7 +151,9 @@ def scores(query_position):
 
 
 near, far = scores(64), scores(400)
-print("the same scores from position 64 and from position 400:", torch.allclose(near, far, atol=1e-5))
+print(
+    "the same scores from position 64 and from position 400:", torch.allclose(near, far, atol=1e-5)
+)
 with lesson_style():
     figure, axes = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
     (line,) = axes.plot(distances, near, markevery=8, label="query at 64")
@@ -177,10 +196,15 @@ context = speed.prompt_tokens + speed.new_tokens // 2
 decode = predict_decode(config, "float32", roof, context=context)
 prefill = predict_decode(config, "float32", roof, batch=speed.prompt_tokens)
 print(f"bytes read for one token: {(decode.weight_bytes + decode.kv_bytes) / 1e6:.1f} MB")
-print(f"intensity: decode {decode.intensity_flop_per_byte:.2f}, prefill {prefill.intensity_flop_per_byte:.0f} FLOP/byte")
+print(
+    f"intensity: decode {decode.intensity_flop_per_byte:.2f}, prefill {prefill.intensity_flop_per_byte:.0f} FLOP/byte"
+)
 roofline_plot(
     roof,
-    [RooflinePoint.predicted_from("decode", decode), RooflinePoint.predicted_from("prefill", prefill)],
+    [
+        RooflinePoint.predicted_from("decode", decode),
+        RooflinePoint.predicted_from("prefill", prefill),
+    ],
     dtype="float32",
 )
 
@@ -200,7 +224,9 @@ from slmlab.widgets import prediction_vs_measured
 mine = measured("decode in fp32 on this machine", writing)
 share = decode.bandwidth_utilisation(writing)
 rates = [speed.new_tokens / seconds for seconds in speed.decode.wall]
-print(f"ceiling {decode.tokens_per_second:,.0f} tokens/s, measured {writing:,.0f}: {share:.0%} of the bandwidth in use")
+print(
+    f"ceiling {decode.tokens_per_second:,.0f} tokens/s, measured {writing:,.0f}: {share:.0%} of the bandwidth in use"
+)
 prediction_vs_measured(
     {"decode": (mine.value, rates)},
     unit="tokens/s",
@@ -255,7 +281,9 @@ with torch.inference_mode():
 times = interleaved(step, products, repeats=30)
 whole, bare = 1e3 * times.a.median_seconds, 1e3 * times.b.median_seconds
 floor = 1e3 * decode.bandwidth_seconds
-print(f"one step {whole:.2f} ms; its {len(linears)} matrix products alone {bare:.2f} ms; reading the bytes {floor:.2f} ms")
+print(
+    f"one step {whole:.2f} ms; its {len(linears)} matrix products alone {bare:.2f} ms; reading the bytes {floor:.2f} ms"
+)
 slow = "the products themselves" if bare > 0.7 * whole else "what stands between the products"
 print(f"{bare / whole:.0%} of the step are products. To speed it up, look at {slow} first.")
 
@@ -284,11 +312,17 @@ with torch.inference_mode():
 race = interleaved(step, step16, repeats=30)
 gain = measured("decode in bf16 over decode in fp32", race.ratio)
 half = predict_decode(config, "bfloat16", roof, context=256).tokens_per_second
-print(f"ceilings: fp32 {decode.tokens_per_second:,.0f}, bf16 {half:,.0f} tokens/s, a factor of {half / decode.tokens_per_second:.2f}")
-print(f"measured: a factor of {race.ratio:.2f}. " + (
-    "Half the bytes gave most of the factor." if race.ratio > 1.7
-    else "Fewer bytes raise the ceiling; only a kernel that keeps up turns them into time."
-))
+print(
+    f"ceilings: fp32 {decode.tokens_per_second:,.0f}, bf16 {half:,.0f} tokens/s, a factor of {half / decode.tokens_per_second:.2f}"
+)
+print(
+    f"measured: a factor of {race.ratio:.2f}. "
+    + (
+        "Half the bytes gave most of the factor."
+        if race.ratio > 1.7
+        else "Fewer bytes raise the ceiling; only a kernel that keeps up turns them into time."
+    )
+)
 
 # %% [markdown]
 # Lesson 02 goes on from here: 4 bits instead of 16, and kernels that keep up.
@@ -297,6 +331,7 @@ print(f"measured: a factor of {race.ratio:.2f}. " + (
 #
 # Eight people ask at once. One step reads the weights once and serves all eight. Tokens/s should
 # grow with the batch until the arithmetic becomes the limit.
+
 
 # %% tags=["nbval-ignore-output"]
 @torch.inference_mode()
@@ -314,7 +349,9 @@ def decode_rate(batch, steps=6):
 
 batches = [1, 2, 4, 8, 16, 32, 64]
 reached = [decode_rate(batch) for batch in batches]
-bound = [predict_decode(config, "float32", roof, batch=b, context=32).tokens_per_second for b in batches]
+bound = [
+    predict_decode(config, "float32", roof, batch=b, context=32).tokens_per_second for b in batches
+]
 with lesson_style():
     figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
     for values, text in ((bound, "ceiling"), (reached, "measured")):
@@ -322,7 +359,9 @@ with lesson_style():
         label_at_end(line, text)
     set_log_axis(axes.xaxis, 0.9, 130)
     set_log_axis(axes.yaxis, min(reached) / 1.5, max(bound) * 1.5)
-    axes.set_title(f"A batch of 64 writes {reached[-1] / reached[0]:.0f} times as many tokens/s as one sequence")
+    axes.set_title(
+        f"A batch of 64 writes {reached[-1] / reached[0]:.0f} times as many tokens/s as one sequence"
+    )
     label_axes(axes, "batch", "sequences", "decode speed of the batch", "tokens/s")
     plt.show()
 
@@ -353,8 +392,13 @@ print("   p   suspect keeps (mass)    slmlab keeps (mass)")
 for p in (0.95, 0.5, 0.2, 0.05):
     kept = [f(logits, p).isfinite() for f in (top_p_suspect, top_p_filter)]
     mass = [logits.softmax(-1)[k].sum().item() for k in kept]
-    print(f"{p:5}  " + "      ".join(f"{int(k.sum()):5} tokens ({m:.2f})" for k, m in zip(kept, mass)))
-print("probabilities of the suspect at p = 0.05:", top_p_suspect(logits, 0.05).softmax(-1)[:3].tolist())
+    print(
+        f"{p:5}  " + "      ".join(f"{int(k.sum()):5} tokens ({m:.2f})" for k, m in zip(kept, mass))
+    )
+print(
+    "probabilities of the suspect at p = 0.05:",
+    top_p_suspect(logits, 0.05).softmax(-1)[:3].tolist(),
+)
 
 # %% [markdown]
 # The kept mass is below `p` in every row. At a small `p` nothing is left, and the sampler divides
@@ -377,9 +421,11 @@ from slmlab.widgets.anatomy_view import cache_equals_weights_at
 
 for name, published in PUBLISHED.items():
     shape = published.config()
-    print(f"{name:13} {shape.parameter_count() / 1e6:6,.0f} M parameters, "
-          f"{slmlab.kv.kv_bytes(shape, tokens=1) / 1024:4.1f} KiB of cache a token: "
-          f"equal at {cache_equals_weights_at(shape):,} tokens")
+    print(
+        f"{name:13} {shape.parameter_count() / 1e6:6,.0f} M parameters, "
+        f"{slmlab.kv.kv_bytes(shape, tokens=1) / 1024:4.1f} KiB of cache a token: "
+        f"equal at {cache_equals_weights_at(shape):,} tokens"
+    )
 
 # %% [markdown]
 # The weights of two models can differ by nine and their cache for one token by less than a half:

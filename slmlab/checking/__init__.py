@@ -26,9 +26,6 @@ The notebook puts ``@exercise("quant.absmax_int8")`` over a function whose body 
 NotImplementedError; ``hint(id)``, ``predict(name, value, unit)``, ``measured(name, value)``,
 ``progress()`` and ``ask(Question(text, answer), ...)`` are the rest of what a lesson calls.
 
-``slmlab.checking.progress`` is the dashboard function. What belongs to the module of that name is
-imported with ``from slmlab.checking.progress import ProgressFile``.
-
 Importing this package does not import torch.
 """
 
@@ -38,7 +35,7 @@ from slmlab.checking.hints import hint
 from slmlab.checking.interview import Question, ask
 from slmlab.checking.notebook import CheckFailed, exercise, progress
 from slmlab.checking.predictions import Prediction, calibration_plot, measured, predict
-from slmlab.checking.progress import CorruptProgress, ProgressError, ProgressFile
+from slmlab.checking.progress_file import CorruptProgress, ProgressError, ProgressFile
 from slmlab.checking.proof import audit
 from slmlab.checking.registry import all_exercises, get, register, registered, topics, unregister
 from slmlab.checking.report import Report, check

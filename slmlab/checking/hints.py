@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slmlab.checking import registry
-from slmlab.checking.progress import CorruptProgress, ProgressError, ProgressFile
+from slmlab.checking.progress_file import CorruptProgress, ProgressError, ProgressFile
 from slmlab.checking.render import Panel, Shown, card, escaped, prose, visible
 
 RUNGS = ("what must hold", "a worked example", "pseudocode")

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from slmlab.checking import registry
 from slmlab.checking.dashboard import dashboard
-from slmlab.checking.progress import CorruptProgress, ProgressError, ProgressFile
+from slmlab.checking.progress_file import CorruptProgress, ProgressError, ProgressFile
 from slmlab.checking.render import Shown, report_panel
 from slmlab.checking.report import Report, check
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from slmlab.checking.logbook import Guess, Logbook, PredictionRecord, now
 from slmlab.checking.numbers_text import quantity
-from slmlab.checking.progress import ProgressFile
+from slmlab.checking.progress_file import ProgressFile
 from slmlab.checking.render import Panel, message
 from slmlab.checking.values import count_numbers, is_array, plain
 

@@ -153,7 +153,7 @@ def check_progress_file(path: Path | None = None) -> Finding:
     file that is no JSON is a warning: it is kept aside on its next use.
     """
     if path is None:
-        from slmlab.checking.progress import progress_path
+        from slmlab.checking.progress_file import progress_path
 
         path = progress_path()
     mend = "Set SLMLAB_PROGRESS to a file in a folder where you may write."

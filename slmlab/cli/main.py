@@ -123,7 +123,7 @@ def doctor(
 @app.command("list")
 def list_() -> None:
     """List lessons and exercises, with what you have done of them."""
-    from slmlab.checking.progress import ProgressFile
+    from slmlab.checking.progress_file import ProgressFile
     from slmlab.cli.catalogue import exercise_rows, lessons
     from slmlab.cli.tables import print_exercises, print_lessons
     from slmlab.cli.workbook import find_workbook
@@ -162,7 +162,7 @@ def progress(
 ) -> None:
     """Show what you have passed; move it to another machine with --export and --import."""
     from slmlab.checking.dashboard import dashboard
-    from slmlab.checking.progress import ProgressFile
+    from slmlab.checking.progress_file import ProgressFile
 
     if export_to and import_from:
         raise typer.BadParameter("give --export or --import, not both")
@@ -181,7 +181,7 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Forget the progress of one exercise or prediction, or all of it. Notebooks are untouched."""
-    from slmlab.checking.progress import ProgressFile
+    from slmlab.checking.progress_file import ProgressFile
 
     if everything == (exercise_id is not None):
         raise typer.BadParameter("give the ID of one exercise, or --all")

@@ -41,7 +41,9 @@ def evaluation_table(lm: LanguageModel, teacher: LanguageModel | None = None) ->
     for task in tqdm(ANSWERED_TASKS, desc="tasks", unit="task"):
         result = exact_match(lm, task)
         target = 0.95 if task == "tool_calls" else 0.90
-        value = f"{result.accuracy:.1%} (standard error {result.standard_error:.1%}, n = {result.n})"
+        value = (
+            f"{result.accuracy:.1%} (standard error {result.standard_error:.1%}, n = {result.n})"
+        )
         met = None if teacher is not None else result.accuracy >= target
         wanted = "" if teacher is not None else f"at least {target:.0%}"
         rows.append(Row(f"{task}, exact match", value, wanted, met))

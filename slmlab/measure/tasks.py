@@ -118,4 +118,4 @@ def _answer(lm: LanguageModel, prompt: str) -> str:
         if token == newline:
             break
         answer.append(token)
-    return lm.tokenizer.decode(answer, clean_up_tokenization_spaces=False)
+    return str(lm.tokenizer.decode(answer, clean_up_tokenization_spaces=False))

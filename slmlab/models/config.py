@@ -109,7 +109,6 @@ class ModelConfig:
                 "SwiGLU, which needs 'silu'"
             )
         heads = config.num_attention_heads
-        eos = getattr(config, "eos_token_id", None)
         llama_like_bias = bool(getattr(config, "attention_bias", False))
         return cls(
             model_type=model_type,
@@ -130,7 +129,7 @@ class ModelConfig:
             qk_norm=model_type == "qwen3",
             layer_windows=_layer_windows(config, model_type),
             bos_token_id=getattr(config, "bos_token_id", None),
-            eos_token_ids=tuple(eos) if isinstance(eos, list | tuple) else (eos,) * (eos is not None),
+            eos_token_ids=_token_ids(getattr(config, "eos_token_id", None)),
         )
 
     def parameter_count(self) -> int:
@@ -144,6 +143,12 @@ class ModelConfig:
         mlp = 3 * hidden * wide + self.mlp_bias * (2 * wide + hidden)
         tables = self.vocab_size * hidden * (1 if self.tie_word_embeddings else 2)
         return tables + self.num_hidden_layers * (attention + mlp + 2 * hidden) + hidden
+
+
+def _token_ids(value: int | list[int] | None) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else tuple(value)
 
 
 def _rope_config(config: Any) -> RopeConfig:

@@ -28,9 +28,7 @@ def save_checkpoint(
     os.replace(temporary, path)
 
 
-def load_checkpoint(
-    path: Path, digest: str, decoder: Decoder, optimizer: PairedOptimizer
-) -> int:
+def load_checkpoint(path: Path, digest: str, decoder: Decoder, optimizer: PairedOptimizer) -> int:
     """Restore both in place and return the number of finished steps.
 
     Raises:

@@ -133,7 +133,9 @@ def train(
 
 
 def _teacher(recipe: Recipe, device: torch.device | str) -> Decoder | None:
-    return None if recipe.teacher is None else Decoder.from_pretrained(recipe.teacher, device=device)
+    return (
+        None if recipe.teacher is None else Decoder.from_pretrained(recipe.teacher, device=device)
+    )
 
 
 def _tokenizer(recipe: Recipe, work: Path):  # type: ignore[no-untyped-def]
@@ -148,7 +150,5 @@ def _sampled(recipe: Recipe, teacher: Decoder, sources: dict[str, Rows], work: P
     path = work / "sampled.npy"
     if not path.is_file():
         tokens = recipe.sampled_tokens
-        save_rows(
-            path, sampled_rows(teacher, sources, recipe.sequence_length, tokens, recipe.seed)
-        )
+        save_rows(path, sampled_rows(teacher, sources, recipe.sequence_length, tokens, recipe.seed))
     return load_rows(path)

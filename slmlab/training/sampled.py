@@ -55,8 +55,6 @@ def sampled_rows(
     written = []
     for start in tqdm(range(0, len(prompts), batch), desc="teacher writes", unit="batch"):
         block = torch.from_numpy(prompts[start : start + batch].astype(np.int64))
-        ids = sample_batch(
-            teacher, block.to(teacher.device), length + 1 - PROMPT_TOKENS, generator
-        )
+        ids = sample_batch(teacher, block.to(teacher.device), length + 1 - PROMPT_TOKENS, generator)
         written.append(ids.cpu().numpy().astype(np.uint16))
     return np.concatenate(written)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +173,11 @@ def test_labels_do_not_overlap(tmp_path: Path) -> None:
         Text.get_window_extent(text) for text in figure.axes[0].texts if "number" in text.get_text()
     ]
     assert len(boxes) == 12
-    spans = sorted((box.y0, box.y1) for box in boxes)
-    assert all(above[0] >= below[1] - 1 for below, above in pairwise(spans))
+    overlaps = [(one, two) for one, two in combinations(boxes, 2) if one.overlaps(two)]
+    assert overlaps == []
     frame = figure.axes[0].get_window_extent()
-    assert all(frame.y0 <= y0 and y1 <= frame.y1 for y0, y1 in spans)
+    assert all(frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
 
 
 def test_pyplot_keeps_no_figure_open() -> None:

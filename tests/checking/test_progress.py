@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 from slmlab.checking import CorruptProgress, ProgressError, ProgressFile
 from slmlab.checking.logbook import ExerciseRecord, Logbook
-from slmlab.checking.progress import progress_path
+from slmlab.checking.progress_file import progress_path
 from tests.checking.test_logbook import logbooks
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from slmlab.checking.progress import ProgressFile
+from slmlab.checking.progress_file import ProgressFile
 
 
 def write_many(path: str, topic: str, count: int) -> None:

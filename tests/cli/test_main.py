@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from slmlab.checking import Case, Exact, Exercise, Mistake, registered
-from slmlab.checking.progress import ProgressFile
+from slmlab.checking.progress_file import ProgressFile
 from slmlab.cli import doctor, jupyter, workbook
 from slmlab.cli.catalogue import Lesson, lessons
 from slmlab.cli.findings import Finding, Report

@@ -24,9 +24,7 @@ def test_greedy_tokens_equal_transformers(layout: str, tmp_path: Path) -> None:
     theirs = saved(layout, tmp_path)
     ours = Decoder.from_pretrained(tmp_path)
     for seed in range(4):
-        prompt = torch.randint(
-            0, 97, (1, 5 + seed), generator=torch.Generator().manual_seed(seed)
-        )
+        prompt = torch.randint(0, 97, (1, 5 + seed), generator=torch.Generator().manual_seed(seed))
         wanted = theirs.generate(
             prompt, max_new_tokens=30, do_sample=False, eos_token_id=None, pad_token_id=0
         )[0, prompt.shape[1] :].tolist()
@@ -105,5 +103,5 @@ def test_bad_arguments(
 def test_bad_ids_are_refused_before_the_first_token(lm: LanguageModel) -> None:
     with pytest.raises(ValueError, match="token id 300, outside the vocabulary of 257"):
         generate_tokens(lm.model, [1, 300], max_new_tokens=4)
-    with pytest.raises(TypeError, match="prompt ids must be ints, not 1.5"):
+    with pytest.raises(TypeError, match=r"prompt ids must be ints, not 1\.5"):
         generate_tokens(lm.model, [1.5], max_new_tokens=4)  # type: ignore[list-item]

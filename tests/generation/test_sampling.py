@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,16 +31,16 @@ def logits_of(seed: int, rows: int = 3, width: int = 40) -> torch.Tensor:
     k=st.none() | st.integers(1, 60),
     p=st.none() | st.floats(0.01, 0.999),
 )
-def test_equals_transformers(
-    seed: int, temperature: float, k: int | None, p: float | None
-) -> None:
+def test_equals_transformers(seed: int, temperature: float, k: int | None, p: float | None) -> None:
     logits = logits_of(seed)
     processors = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
     if k is not None:
         processors.append(TopKLogitsWarper(k))
     if p is not None:
         processors.append(TopPLogitsWarper(p))
-    wanted = processors(torch.zeros(3, 1, dtype=torch.long), logits.clone()).softmax(dim=-1)
+    unused: Any = torch.zeros(3, 1, dtype=torch.long)
+    scores: Any = logits.clone()
+    wanted = processors(unused, scores).softmax(dim=-1)
     got = next_token_probabilities(logits, temperature, k, p)
     # The cumulative sum is taken from the other end: only a token on the boundary may differ.
     differing = ((got > 0) != (wanted > 0)).sum(dim=-1)

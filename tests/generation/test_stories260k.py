@@ -14,16 +14,13 @@ from slmlab.generation import generate_tokens
 from tests.models.layouts import assert_same_logits
 
 CHECKPOINT = Path(
-    os.environ.get(
-        "SLMLAB_STORIES260K", Path(__file__).parents[3] / "shared" / "stories260K"
-    )
+    os.environ.get("SLMLAB_STORIES260K", Path(__file__).parents[3] / "shared" / "stories260K")
 )
 pytestmark = pytest.mark.skipif(
     not CHECKPOINT.is_dir(), reason="stories260K is not part of the repository and not present"
 )
 BEGINNING = (
-    "Once upon a time, there was a little girl named Lily. "
-    "She loved to play outside in the park."
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
 )
 
 

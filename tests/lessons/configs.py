@@ -30,7 +30,7 @@ def configs(draw: st.DrawFn, multiple: int = 2) -> dict[str, int]:
     return config
 
 
-def meta_model(config: dict[str, int]) -> Any:
+def meta_model(config: dict[str, Any]) -> Any:
     """transformers' model of these sizes on the meta device: shapes only."""
     with torch.device("meta"):
         return LlamaForCausalLM(LlamaConfig(**config))

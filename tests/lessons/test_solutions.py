@@ -80,10 +80,9 @@ def test_the_signature_is_that_of_the_cases_with_type_hints(identifier: str) -> 
     assert 2 <= body[-1].end_lineno - body[0].lineno + 1 <= 20
 
 
-@pytest.mark.parametrize("identifier", IDS)
+# decode_ceiling is an estimate from one datasheet: it has nothing to vary.
+@pytest.mark.parametrize("identifier", [name for name in IDS if name != "anatomy.decode_ceiling"])
 def test_cases_follow_the_seed(identifier: str) -> None:
-    if identifier == "anatomy.decode_ceiling":
-        pytest.skip("an estimate from one datasheet has nothing to vary")
     texts = {repr([case.arguments for case in make_cases(get(identifier), seed)]) for seed in SEEDS}
     assert len(texts) == len(SEEDS)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from safetensors.torch import load_file
 from slmlab.models import Decoder
 from slmlab.training.batches import Batches, cut_rows, pack_rows
 from slmlab.training.pretrain import batch_loss, initial_decoder, train
+from slmlab.training.provenance import processor_seconds
 from slmlab.training.recipe import Recipe, load_recipe
 
 SMALL = Recipe(
@@ -95,7 +99,7 @@ def test_nan_stops_with_the_last_good_checkpoint(
         return loss * float("nan") if calls == 3 else loss
 
     monkeypatch.setattr("slmlab.training.pretrain.batch_loss", broken)
-    with pytest.raises(FloatingPointError, match="loss is NaN at step 2: .*checkpoint"):
+    with pytest.raises(FloatingPointError, match=r"loss is NaN at step 2: .*checkpoint"):
         train(SMALL, tmp_path / "run", sources=SOURCES)
     monkeypatch.undo()
     tensors = load_file(tmp_path / "run-work" / "checkpoint.safetensors")
@@ -109,7 +113,7 @@ def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="belongs to another recipe"):
         train(other, tmp_path / "run", sources=SOURCES)
     (tmp_path / "run-work" / "checkpoint.safetensors").write_bytes(b"short")
-    with pytest.raises(ValueError, match="cannot be read .*delete it to start afresh"):
+    with pytest.raises(ValueError, match=r"cannot be read .*delete it to start afresh"):
         train(SMALL, tmp_path / "run", sources=SOURCES)
 
 
@@ -209,4 +213,20 @@ def test_rate_warms_up_stays_and_decays() -> None:
     rates = [SMALL.rate(step) for step in range(SMALL.steps)]
     assert rates[0] == 0.5 and rates[1] == 1.0 == max(rates)
     assert rates[2:7] == [1.0] * 5 and rates[-1] == pytest.approx(1 / 6)
-    assert all(a >= b for a, b in zip(rates[2:], rates[3:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[2:]))
+
+
+def test_provenance_says_what_was_trained_on(tmp_path: Path) -> None:
+    out = train(SMALL, tmp_path / "run", sources=SOURCES)
+    facts = json.loads((out / "training.json").read_text())
+    assert facts["recipe_digest"] == SMALL.digest()
+    assert facts["tokens_seen"] == sum(facts["tokens_by_source"].values()) == 12 * 5 * 24
+    assert facts["tokens_available"] == {"docs": 30 * 24, "code": 30 * 24}
+    weights = (out / "model.safetensors").read_bytes()
+    assert facts["sha256"]["model.safetensors"] == hashlib.sha256(weights).hexdigest()
+
+
+def test_processor_seconds_survive_a_restart(tmp_path: Path) -> None:
+    log = tmp_path / "log.tsv"
+    log.write_text("1\t5.0\t2.0\n2\t4.9\t5.0\n3\t4.8\t1.5\n4\t4.7\t2.5\n")
+    assert processor_seconds(log) == 5.0 + 2.5

@@ -218,14 +218,14 @@ def test_bad_arguments_are_named(call, error, words):
     assert words in str(caught.value)
 
 
-def test_it_needs_no_display_and_no_pyplot(tmp_path):
+def test_it_needs_no_display_and_no_pyplot():
     code = (
         "import sys; from slmlab.widgets.anatomy import explorer; e = explorer();"
         "e.controls['context'].value = 128; assert 'matplotlib.pyplot' not in sys.modules;"
         "print(len(e.image.value) > 1000)"
     )
     environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MPLBACKEND")}
-    environment |= {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
     )
