@@ -29,7 +29,7 @@ define pip_install
 	      { name = $$2; sub(".*/", "", name); sub("-.*", "", name); \
 	        print "  downloading " name " " $$(NF - 1) " " $$NF; fflush() } \
 	    /^Installing collected packages/ \
-	      { print "  unpacking " NF - 3 " packages"; fflush() }'; \
+	      { print "  unpacking " NF - 3 " packages, some minutes on a small machine"; fflush() }'; \
 	test "$$(cat $(VENV)/.status 2>/dev/null)" = 0 || \
 	  { echo "pip did not finish; the reason is above. Run the same command again." >&2; exit 1; }
 endef

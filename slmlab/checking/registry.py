@@ -20,9 +20,15 @@ _registered: dict[str, tuple[Exercise, ...]] = {}
 _loaded: dict[str, tuple[Exercise, ...]] = {}
 
 
+# Entry points carry no order. Other people's topics follow the workbook's, by name.
+LESSON_ORDER = ("start", "anatomy")
+
+
 def topics() -> tuple[str, ...]:
-    """Names of all topics, sorted; imports none of them."""
-    return tuple(sorted({*_registered, *(point.name for point in entry_points(group=GROUP))}))
+    """Names of all topics in the order of the lessons; imports none of them."""
+    names = {*_registered, *(point.name for point in entry_points(group=GROUP))}
+    ours = [name for name in LESSON_ORDER if name in names]
+    return (*ours, *sorted(names - set(ours)))
 
 
 def exercises(topic: str) -> tuple[Exercise, ...]:

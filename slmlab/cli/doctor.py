@@ -117,7 +117,7 @@ def check_model(name: str = "tiny") -> Finding:
         mend = "Reinstall slmlab, or run `git checkout slmlab/models/embedded` in the repository."
         return Finding("model", "problem", f"{name}: {reason}", mend)
     took = time.perf_counter() - loaded
-    found = f"{name} loads in {loaded - begin:.2f} s and writes 8 tokens in {took:.2f} s"
+    found = f"{name} loads in {loaded - begin:.1f} s with imports, writes 8 tokens in {took:.2f} s"
     return Finding("model", "ok", found)
 
 

@@ -221,6 +221,34 @@ def generate(
 
 
 @app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="tiny, tiny-draft, or a .toml file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Model directory to write (default: runs/NAME).")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Token rows and checkpoint (default: OUT-work).")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Train a model from text that is on this machine; goes on with an interrupted run."""
+    from slmlab.cli.training import run_training
+
+    typer.echo(run_training(recipe, out, work, threads))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="tiny, tiny-draft, or a folder.")] = "tiny",
+    card: Annotated[bool, typer.Option("--card", help="Write the model's README.md.")] = False,
+) -> None:
+    """Measure a model on held-out tasks and texts: the table of its model card."""
+    from slmlab.cli.training import run_evaluation
+
+    run_evaluation(model, card)
+
+
+@app.command()
 def version() -> None:
     """Print the version of slmlab."""
     from slmlab import __version__

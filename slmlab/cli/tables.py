@@ -13,10 +13,11 @@ from slmlab.cli.workspace import Delivery
 
 
 def _print(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    # Text, not str: a title with [brackets] is no markup. Folding keeps ids whole when piped.
+    # Text, not str: a title with [brackets] is no markup. The first column is copied by readers,
+    # so it stays in one piece however narrow the terminal is.
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in heads:
-        table.add_column(head, overflow="fold")
+    for number, head in enumerate(heads):
+        table.add_column(head, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
@@ -40,8 +41,8 @@ def print_lessons(lessons: Sequence[Lesson]) -> None:
 
 
 def print_exercises(rows: Sequence[ExerciseRow]) -> None:
-    """One line an exercise, difficulty as one to three stars."""
-    heads = ("exercise", "title", "points", "minutes", "difficulty", "state", "hints")
+    """One line an exercise, difficulty (level) as one to three stars."""
+    heads = ("exercise", "title", "pts", "min", "level", "state", "hints")
     _print(
         heads,
         [
@@ -52,7 +53,7 @@ def print_exercises(rows: Sequence[ExerciseRow]) -> None:
                 str(row.minutes),
                 "*" * row.difficulty,
                 row.state,
-                f"{row.hints} of 3",
+                f"{row.hints}/3",
             )
             for row in rows
         ],

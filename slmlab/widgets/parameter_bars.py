@@ -33,7 +33,7 @@ def part_sizes(config: Any, scheme: str = "float16") -> PartSizes:
     """
     shape, parsed = read_architecture(config), parse_scheme(scheme)
     # Q, K and V, and the output projection come first, then the three matrices of the MLP.
-    groups = {"attention": shape.linears[:2], "MLP": shape.linears[2:]}
+    groups = {"attention": shape.linears[:3], "MLP": shape.linears[3:]}
     parameters = {"embedding": shape.table_parameters}
     sizes = {"embedding": 0}
     for name, group in groups.items():

@@ -167,8 +167,8 @@ def test_list_and_hint() -> None:
     lines = [line.split() for line in output.splitlines() if line.startswith("toy.")]
     title = ["Add", "one", "[exactly]", "3", "5", "**"]
     assert lines == [
-        ["toy.one", *title, "not", "started", "3", "of", "3"],
-        ["toy.two", *title, "passed", "0", "of", "3"],
+        ["toy.one", *title, "not", "started", "3/3"],
+        ["toy.two", *title, "passed", "0/3"],
     ]
     assert "00_start_here" in output
 
