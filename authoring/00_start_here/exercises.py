@@ -10,6 +10,11 @@
 # it gives the next of three.
 
 # %%
+import sys
+
+if "google.colab" in sys.modules:  # On Colab: install the package, leave Colab's torch alone.
+    get_ipython().run_line_magic("pip", "install -q --no-deps git+https://github.com/slmlab/slmlab")
+
 import torch
 from torch import Tensor
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from slmlab.data.corpus import read_corpus
+from slmlab.data.corpus import Corpus, Domain, read_corpus
 from slmlab.data.grammar import documents
 from slmlab.data.tokenizer import tokenizer_texts, train_tokenizer
 from slmlab.training.batches import Rows, cut_rows, load_rows, pack_rows, save_rows
@@ -29,7 +30,8 @@ def prepare_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerFast:
 
     if (folder / "tokenizer.json").is_file():
         return PreTrainedTokenizerFast.from_pretrained(folder)
-    tokenizer = train_tokenizer(tokenizer_texts(seed=recipe.seed), recipe.vocab_size)
+    texts = tokenizer_texts(_training_corpus(), seed=recipe.seed)
+    tokenizer = train_tokenizer(texts, recipe.vocab_size)
     tokenizer.save_pretrained(folder)
     return tokenizer
 
@@ -57,8 +59,14 @@ def prepare_rows(
     return rows
 
 
-def _corpus(tokenizer: PreTrainedTokenizerFast, domain: str) -> Iterator[list[int]]:
-    texts = read_corpus("training").texts(domain)  # type: ignore[arg-type]
+@cache
+def _training_corpus() -> Corpus:
+    """Read once: it takes some tens of seconds."""
+    return read_corpus("training")
+
+
+def _corpus(tokenizer: PreTrainedTokenizerFast, domain: Domain) -> Iterator[list[int]]:
+    texts = _training_corpus().texts(domain)
     for start in tqdm(range(0, len(texts), 64), desc=f"tokenising {domain}", unit="batch"):
         yield from _encode(tokenizer, texts[start : start + 64])
 
