@@ -21,6 +21,12 @@ _OWN_START = (
     "default_url",
 )
 
+# A first-time learner, perhaps offline, is not asked about news and updates of JupyterLab.
+_NO_NEWS = (
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+)
+
 
 def split_lab_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """DIR and LAB_ARGS from the words after ``slmlab lab``.
@@ -46,7 +52,7 @@ def jupyter_command(
     ``--allow-root``, and containers run as root.
     """
     # -P keeps a learner's random.py in the work folder from shadowing the standard library's.
-    command = [sys.executable, "-P", "-m", "jupyterlab"]
+    command = [sys.executable, "-P", "-m", "jupyterlab", *_NO_NEWS]
     notes = []
     chosen = any(mark in word for word in lab_arguments for mark in _OWN_START)
     if (work / FIRST_LESSON).exists() and not chosen:

@@ -60,6 +60,8 @@ def test_an_ordinary_user_gets_nothing_added(work: Path) -> None:
         "-P",
         "-m",
         "jupyterlab",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb",
     ]
     assert not notes
