@@ -10,6 +10,7 @@ from nbgrader.preprocessors import (
     LockCells,
 )
 
+from authoring.failure import BuildError
 from authoring.sources import BEGIN_SOLUTION, END_SOLUTION
 
 BLANK_BODY = 'raise NotImplementedError("your code here")'
@@ -43,5 +44,10 @@ def _preprocess(notebook: NotebookNode, *preprocessors: object) -> NotebookNode:
     copied = copy.deepcopy(notebook)
     resources = {"metadata": {"path": "."}}
     for preprocessor in preprocessors:
-        copied, resources = preprocessor.preprocess(copied, resources)  # type: ignore[attr-defined]
+        try:
+            copied, resources = preprocessor.preprocess(  # type: ignore[attr-defined]
+                copied, resources
+            )
+        except (RuntimeError, ValueError) as error:
+            raise BuildError(f"nbgrader refuses it: {error}") from None
     return copied

@@ -19,6 +19,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from authoring.assignments import blank, solved
+from authoring.committed import read_committed, stamp
 from authoring.execution import execute
 from authoring.failure import BuildError
 from authoring.files import write_if_changed
@@ -40,12 +41,7 @@ class Target:
 
     def committed(self) -> NotebookNode | None:
         """The notebook on disk; None where there is none or it is not a notebook."""
-        if not self.path.exists():
-            return None
-        try:
-            return nbformat.read(self.path, as_version=4)
-        except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError):
-            return None
+        return read_committed(self.path, self.name)
 
 
 def find_targets(root: Path = ROOT) -> list[Target]:
@@ -93,14 +89,24 @@ def build(root: Path = ROOT, run: bool = False, force: Collection[str] = ()) -> 
 def check(root: Path = ROOT) -> list[str]:
     """One sentence for each notebook that is stale, missing, edited by hand or without a source."""
     targets = find_targets(root)
-    places = _exercise_places(targets)
-    sentences = [sentence for target in targets if (sentence := _stale(target, places))]
+    try:
+        places = _exercise_places(targets)
+    except BuildError as error:
+        return [str(error)]
+    sentences = [sentence for target in targets if (sentence := _state(target, places))]
     known = {target.path for target in targets}
     for folder in FOLDERS:
         for path in sorted((root / folder).glob("*.ipynb")):
             if path not in known:
                 sentences.append(f"{folder}/{path.name} has no source in authoring/: delete it.")
     return sentences
+
+
+def _state(target: Target, places: dict[str, str]) -> str | None:
+    try:
+        return _stale(target, places)
+    except BuildError as error:
+        return _name_the_file(target, error)
 
 
 def _stale(target: Target, places: dict[str, str]) -> str | None:
@@ -110,8 +116,7 @@ def _stale(target: Target, places: dict[str, str]) -> str | None:
     if committed is None:
         return f"{target.name} is not a notebook: run `make notebooks EXECUTE=1`."
     sha256 = target.source.sha256
-    stored = committed.metadata.get("slmlab", {})
-    if stored.get("source_sha256") != sha256:
+    if stamp(committed).get("source_sha256") != sha256:
         return f"{target.name} is older than {target.source.name}: run `make notebooks EXECUTE=1`."
     if target.runs and _outputs_are_old(target, committed):
         return (
@@ -130,7 +135,7 @@ def _stale(target: Target, places: dict[str, str]) -> str | None:
 def _outputs_are_old(target: Target, committed: NotebookNode | None) -> bool:
     if committed is None:
         return True
-    return committed.metadata.get("slmlab", {}).get("executed_sha256") != target.source.sha256
+    return stamp(committed).get("executed_sha256") != target.source.sha256
 
 
 def _exercise_places(targets: Sequence[Target]) -> dict[str, str]:
@@ -156,8 +161,8 @@ def _rebuild(
     about = {"source": target.source.name, "source_sha256": target.source.sha256}
     if target.runs and committed is not None:
         keep_outputs(notebook, committed)
-        executed = committed.metadata.get("slmlab", {}).get("executed_sha256")
-        if executed:
+        executed = stamp(committed).get("executed_sha256")
+        if isinstance(executed, str):
             about["executed_sha256"] = executed
     notebook.metadata["slmlab"] = NotebookNode(about)
     return notebook
@@ -173,11 +178,15 @@ def _refresh_outputs(notebook: NotebookNode, target: Target, root: Path) -> None
 
 def _name_the_file(target: Target, error: BuildError) -> str:
     message = str(error)
-    return message if target.source.name in message else f"{target.source.name}, {message}"
+    named = target.source.name in message or target.name in message
+    return message if named else f"{target.source.name}, {message}"
 
 
 def _serialise(notebook: NotebookNode) -> str:
-    nbformat.validate(notebook)
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise BuildError(f"not a valid notebook: {error.message}") from None
     return nbformat.writes(notebook, version=nbformat.NO_CONVERT) + "\n"
 
 

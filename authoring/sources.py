@@ -22,6 +22,8 @@ BEGIN_SOLUTION, END_SOLUTION = "### BEGIN SOLUTION", "### END SOLUTION"
 _TOPIC = re.compile(r"(\d\d)_[a-z0-9_]+")
 _EXERCISE = re.compile(r"""^@(?:\w+\.)?exercise\(\s*["']([^"']+)["']""", re.MULTILINE)
 _EXERCISE_ID = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+")
+# What nbgrader looks for, anywhere in a line: a region in other words would be cut as well.
+_MARK = re.compile("(BEGIN|END) SOLUTION")
 _LINK = re.compile(r"\]\(exercise:([^)\s]+)\)")
 
 _NOTEBOOK_METADATA = {
@@ -46,7 +48,18 @@ class Source:
     @property
     def sha256(self) -> str:
         """Hash of the text; line endings do not count, so that a Windows checkout agrees."""
-        return hashlib.sha256(self.path.read_text(encoding="utf-8").encode()).hexdigest()
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+    def text(self) -> str:
+        """The file's text; BuildError where it cannot be read or is not UTF-8."""
+        try:
+            return self.path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BuildError(
+                f"{self.name} is not UTF-8 text (byte {error.start}): save it as UTF-8."
+            ) from None
+        except OSError as error:
+            raise BuildError(f"{self.name} cannot be read ({error.strerror}).") from None
 
     @property
     def cell_prefix(self) -> str:
@@ -80,7 +93,12 @@ def read_source(source: Source) -> NotebookNode:
 
     Links to exercises are still in their short form; see link_exercises.
     """
-    notebook = jupytext.read(source.path, fmt="py:percent")
+    try:
+        notebook = jupytext.reads(source.text(), fmt="py:percent")
+    except BuildError:
+        raise
+    except Exception as error:  # a cell's metadata is parsed by several libraries
+        raise BuildError(f"{source.name} is not a py:percent notebook: {error}") from None
     notebook.metadata = NotebookNode(_NOTEBOOK_METADATA)
     notebook.nbformat_minor = 5
     for number, cell in enumerate(notebook.cells, start=1):
@@ -88,7 +106,7 @@ def read_source(source: Source) -> NotebookNode:
         cell.metadata.pop("lines_to_next_cell", None)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-            _mark_exercise(cell, source)
+        _mark_exercise(cell, source)
     _check(notebook, source)
     return notebook
 
@@ -115,18 +133,19 @@ def link_exercises(notebook: NotebookNode, places: dict[str, str], source: Sourc
 
 def _mark_exercise(cell: NotebookNode, source: Source) -> None:
     where = f"{source.name}, cell {cell.id}"
-    ids = _EXERCISE.findall(cell.source)
-    has_solution = BEGIN_SOLUTION in cell.source
+    ids = _EXERCISE.findall(cell.source) if cell.cell_type == "code" else []
+    marks = [line.strip() for line in cell.source.split("\n") if _MARK.search(line)]
+    has_solution = bool(marks)
     if source.is_lesson:
         if ids or has_solution:
             raise BuildError(f"{where}: a lesson holds no blank; move it to exercises.py.")
         return
     if not ids and not has_solution:
         return
-    if len(ids) != 1 or not has_solution or END_SOLUTION not in cell.source:
+    if len(ids) != 1 or marks != [BEGIN_SOLUTION, END_SOLUTION]:
         raise BuildError(
             f'{where}: an exercise cell has one @exercise("topic.name") and one region between '
-            f"'{BEGIN_SOLUTION}' and '{END_SOLUTION}'."
+            f"'{BEGIN_SOLUTION}' and '{END_SOLUTION}', each on a line of its own."
         )
     if not _EXERCISE_ID.fullmatch(ids[0]):
         raise BuildError(f"{where}: exercise id '{ids[0]}' must look like 'topic.name'.")

@@ -38,16 +38,16 @@ print(f"weights in memory: {in_memory / 1e6:5.1f} MB")
 # %%
 for prompt in (
     "<|user|>\nset a timer for 15 minutes\n<|assistant|>\n",
-    "store: fox=17 oak=93 red=42\noak?",
+    "12+34=46\n58+27=",
     "Return the number of",
 ):
     print(repr(prompt))
     print("   ", repr(lm.generate(prompt, max_new_tokens=24)))
 
 # %% [markdown]
-# It was trained on commands that become tool calls, small memory tasks, sums, short stories, and
+# It was trained on commands that become tool calls, sums, small memory tasks, short stories, and
 # the documentation that comes with Python. Ask it about the world and it will invent. Its model
-# card, `slmlab/models/embedded/tiny/README.md`, says what it can and cannot do.
+# card, `slmlab/models/embedded/tiny/README.md`, says how often it is right at each task.
 #
 # ## Is your machine ready?
 

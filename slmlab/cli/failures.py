@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Any
 
 import typer
@@ -9,6 +11,9 @@ from typer.core import TyperGroup
 
 # The package's own errors. Their messages name the argument or the file, and the mend.
 EXPECTED = (ValueError, TypeError, OSError, ImportError)
+
+# How a stream refuses to print: "surrogateescape" is Python's choice for the C locale.
+_FAILS_ON_LETTERS = ("strict", "surrogateescape")
 
 
 def one_sentence(error: BaseException) -> str:
@@ -36,6 +41,13 @@ class OneSentenceGroup(TyperGroup):
 
     Wrong usage keeps exit code 2. With ``--debug`` the traceback is shown as Python prints it.
     """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line; a letter that the terminal cannot show becomes a question mark."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper) and stream.errors in _FAILS_ON_LETTERS:
+                stream.reconfigure(errors="replace")
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that `ctx` holds."""

@@ -22,10 +22,7 @@ _OWN_START = (
 )
 
 # A first-time learner, perhaps offline, is not asked about news and updates of JupyterLab.
-_NO_NEWS = (
-    "--LabApp.news_url=None",
-    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-)
+_QUIET_CONFIG = Path(__file__).with_name("jupyter_config")
 
 
 def split_lab_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -52,7 +49,7 @@ def jupyter_command(
     ``--allow-root``, and containers run as root.
     """
     # -P keeps a learner's random.py in the work folder from shadowing the standard library's.
-    command = [sys.executable, "-P", "-m", "jupyterlab", *_NO_NEWS]
+    command = [sys.executable, "-P", "-m", "jupyterlab"]
     notes = []
     chosen = any(mark in word for word in lab_arguments for mark in _OWN_START)
     if (work / FIRST_LESSON).exists() and not chosen:
@@ -64,9 +61,12 @@ def jupyter_command(
 
 
 def lab_environment(environment: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """`environment` with one OpenMP thread unless the learner chose, and a sentence about it."""
+    """`environment` with our settings of JupyterLab after the learner's own, and one OpenMP thread
+    unless the learner chose; a sentence about that."""
+    paths = [environment.get("JUPYTER_CONFIG_PATH", ""), str(_QUIET_CONFIG)]
+    environment = {**environment, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
     if environment.get("OMP_NUM_THREADS"):
-        return dict(environment), []
+        return environment, []
     return {**environment, "OMP_NUM_THREADS": "1"}, [
         "Kernels use one thread (OMP_NUM_THREADS=1): timings are steadier. Set it to change that."
     ]

@@ -20,6 +20,8 @@ app = typer.Typer(
     help="A hands-on workbook on small language models. Start with: slmlab lab",
 )
 
+INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
+
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 WorkFolder = Annotated[
     Path | None,
@@ -92,13 +94,19 @@ def update(
 ) -> None:
     """Bring new versions of lessons and exercises; a file that you edited is never overwritten."""
     from slmlab.cli.tables import print_delivery
-    from slmlab.cli.workbook import find_workbook
+    from slmlab.cli.workbook import MANIFEST_NAME, check_work_folder, find_workbook
     from slmlab.cli.workspace import deliver
 
-    work = _work_folder(directory)
+    work, workbook = _work_folder(directory), find_workbook()
     if not work.exists():
         raise ValueError(f"DIR {work} does not exist: `slmlab lab` makes it.")
-    delivery = deliver(find_workbook(), work, restore=restore)
+    check_work_folder(workbook, work)
+    if not (work / MANIFEST_NAME).exists():
+        raise ValueError(
+            f"DIR {work} holds no copy of the lessons (no {MANIFEST_NAME}): "
+            f'`slmlab lab "{work}"` puts one there.'
+        )
+    delivery = deliver(workbook, work, restore=restore)
     _tell(delivery.manifest_was_unreadable, work)
     print_delivery(delivery)
 
@@ -234,7 +242,14 @@ def train(
     """Train a model from text that is on this machine; goes on with an interrupted run."""
     from slmlab.cli.training import run_training
 
-    typer.echo(run_training(recipe, out, work, threads))
+    try:
+        typer.echo(run_training(recipe, out, work, threads))
+    except KeyboardInterrupt:
+        typer.echo(
+            "Interrupted. Every finished step is kept: the same command goes on from there.",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()

@@ -17,26 +17,22 @@ def run_training(recipe_name: str, out: Path | None, work: Path | None, threads:
     recipe = load_recipe(recipe_name)
     target = out if out is not None else Path("runs") / recipe.name
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        train(recipe, target, work=work, device=device, threads=threads)
-    except KeyboardInterrupt:
-        return "Interrupted. Every finished step is kept: the same command goes on from there."
+    train(recipe, target, work=work, device=device, threads=threads)
     return f"{target} holds the model. `slmlab evaluate {target} --card` measures it."
 
 
 def run_evaluation(model: str, card: bool) -> None:
     """Print the evaluation table of a model, and write its card where ``card`` is set."""
-    import json
-
     import slmlab
     from slmlab.measure.card import evaluation_table, write_card
     from slmlab.models import model_directory
+    from slmlab.training.provenance import read_provenance
 
     directory = model_directory(model)
     facts = directory / "training.json"
     if card and not facts.is_file():
         raise ValueError(f"{facts} is missing: a card is written for models of `slmlab train`")
-    teacher = json.loads(facts.read_text("utf-8"))["recipe"]["teacher"] if facts.is_file() else None
+    teacher = read_provenance(directory)["recipe"].get("teacher") if facts.exists() else None
     rows = evaluation_table(slmlab.load(model), slmlab.load(teacher) if teacher else None)
     table = Table(title=str(model))
     for heading in ("", "measured", "target", "met"):

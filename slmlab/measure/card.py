@@ -84,6 +84,24 @@ def held_out_text(name: str, characters: int) -> str:
     return "\n\n".join(text[:share] for text in texts)[:characters]
 
 
+_DATA = (
+    '"docs" and "code" are docstrings, topics and source of the standard library and of packages '
+    "that slmlab depends on, read from the installation (`slmlab/data/corpus.py`); "
+    '"grammar" is a seeded grammar of tool calls, recall, sums and stories '
+    "(`slmlab/data/grammar`). Held-out files and a hashed share of the grammar's combinations are "
+    "never trained on."
+)
+_EVALUATION = (
+    "The standard-library texts depend on the Python version: compare models on them, quote no "
+    "number from them. Prose and grammar are the same bytes everywhere."
+)
+_LIMITS = (
+    "It knows nothing about the world and invents names, numbers and functions. It has seen "
+    "English commands of a few shapes, sums of two numbers below one hundred, and Python "
+    "documentation. It is made to be measured, not to be relied on."
+)
+
+
 def write_card(directory: Path, rows: list[Row]) -> Path:
     """README.md of a model directory, from training.json and the measured rows."""
     facts: dict[str, Any] = json.loads((directory / "training.json").read_text(encoding="utf-8"))
@@ -99,51 +117,32 @@ def write_card(directory: Path, rows: list[Row]) -> Path:
         if is_draft
         else "The model that the lessons run on."
     )
-    text = f"""# {recipe["name"]}
-
-{role} A Llama-layout decoder: width {recipe["hidden_size"]}, {recipe["num_hidden_layers"]} layers,
-{recipe["num_attention_heads"]} query heads, {recipe["num_key_value_heads"]} KV heads of
-{recipe["head_dim"]}, MLP {recipe["intermediate_size"]}, vocabulary {recipe["vocab_size"]},
-{recipe["sequence_length"]} positions, fp16 weights.
-
-## Data
-
-{facts["tokens_seen"]:,} tokens: {sources}. "docs" and "code" are docstrings, topics and source of
-the standard library and of packages that slmlab depends on, read from the installation
-(`slmlab/data/corpus.py`); "grammar" is a seeded grammar of tool calls, recall, sums and stories
-(`slmlab/data/grammar`). Held-out files and a hashed share of the grammar's combinations are never
-trained on.
-
-## Recipe
-
-Muon on the matrices, AdamW on the embedding and the norms; seed {recipe["seed"]}; {recipe["steps"]}
-steps of {recipe["sequence_length"]} x {sum(recipe["rows"].values())} tokens; one CPU thread,
-{facts["processor_minutes"]} processor minutes. Python {facts["python"]}, {versions}. All choices:
-`slmlab/training/recipes/{recipe["name"]}.toml` (digest `{facts["recipe_digest"]}`).
-
-{hashes}
-
-## Evaluation
-
-Measured by `slmlab evaluate {recipe["name"]}`. The standard-library texts depend on the Python
-version: compare models on them, quote no number from them. Prose and grammar are the same bytes
-everywhere.
-
-| | measured | target | met |
-|---|---|---|---|
-{table}
-
-## Limits
-
-It knows nothing about the world and invents names, numbers and functions. It has seen English
-commands of a few shapes, sums of two numbers below one hundred, and Python documentation. It is
-made to be measured, not to be relied on.
-
-## When and how to retrain
-
-When the tokenizer, the grammar or the layout changes: `slmlab train {recipe["name"]} --out DIR`,
-interruptible and resumable, then `slmlab evaluate DIR --card`.
-"""
+    paragraphs = [
+        f"# {recipe['name']}",
+        f"{role} A Llama-layout decoder: width {recipe['hidden_size']}, "
+        f"{recipe['num_hidden_layers']} layers, {recipe['num_attention_heads']} query heads, "
+        f"{recipe['num_key_value_heads']} KV heads of {recipe['head_dim']}, MLP "
+        f"{recipe['intermediate_size']}, vocabulary {recipe['vocab_size']}, "
+        f"{recipe['sequence_length']} positions, fp16 weights.",
+        "## Data",
+        f"{facts['tokens_seen']:,} tokens: {sources}. {_DATA}",
+        "## Recipe",
+        "Muon on the matrices, AdamW on the embedding and the norms; seed "
+        f"{recipe['seed']}; {recipe['steps']} steps of {recipe['sequence_length']} x "
+        f"{sum(recipe['rows'].values())} tokens; one CPU thread, {facts['processor_minutes']} "
+        f"processor minutes. Python {facts['python']}, {versions}. All choices: "
+        f"`slmlab/training/recipes/{recipe['name']}.toml` (digest `{facts['recipe_digest']}`).",
+        hashes,
+        "## Evaluation",
+        f"Measured by `slmlab evaluate {recipe['name']}`. {_EVALUATION}",
+        f"| | measured | target | met |\n|---|---|---|---|\n{table}",
+        "## Limits",
+        _LIMITS,
+        "## When and how to retrain",
+        f"When the tokenizer, the grammar or the layout changes: `slmlab train {recipe['name']} "
+        "--out DIR`, interruptible and resumable, then `slmlab evaluate DIR --card`.",
+    ]
+    text = "\n\n".join(paragraphs) + "\n"
     target = directory / "README.md"
     partial = target.with_suffix(".part")
     partial.write_text(text, encoding="utf-8")

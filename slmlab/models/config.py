@@ -10,8 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from slmlab.models.fields import check_positive, check_whole
+
 SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 SUPPORTED_ROPE_TYPES = ("default", "linear", "llama3")
+_REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "rms_norm_eps",
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,18 @@ class RopeConfig:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
+
+    def __post_init__(self) -> None:
+        for name in ("theta", "factor", "low_freq_factor", "high_freq_factor"):
+            check_positive(f"rope field {name}", getattr(self, name))
+        check_whole(
+            "rope field original_max_position_embeddings", self.original_max_position_embeddings
+        )
+        if self.rope_type == "llama3" and self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(
+                f"rope field low_freq_factor={self.low_freq_factor} must be below "
+                f"high_freq_factor={self.high_freq_factor}: llama3 blends between the two"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,11 +88,8 @@ class ModelConfig:
             "head_dim",
             "max_position_embeddings",
         ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"config field {name} must be an int, not {value!r}")
-            if value < 1:
-                raise ValueError(f"config field {name} must be at least 1, not {value}")
+            check_whole(f"config field {name}", getattr(self, name))
+        check_positive("config field rms_norm_eps", self.rms_norm_eps)
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"config field num_key_value_heads={self.num_key_value_heads} must divide "
@@ -87,13 +107,21 @@ class ModelConfig:
                 f"config field layer_types names {len(self.layer_windows)} layers, "
                 f"num_hidden_layers says {self.num_hidden_layers}"
             )
+        for window in self.layer_windows:
+            if window is not None:
+                check_whole("config field sliding_window", window)
+        for token in (self.bos_token_id, *self.eos_token_ids):
+            if token is not None:
+                check_whole("config field bos_token_id or eos_token_id", token, at_least=0)
 
     @classmethod
     def from_hf(cls, config: Any) -> ModelConfig:
         """Read any object with Hugging Face attribute names (a ``PretrainedConfig``).
 
         Raises:
-            ValueError: unknown ``model_type``, rope type or activation, or impossible sizes.
+            ValueError: a missing field, an unknown ``model_type``, rope type or activation, or
+                impossible sizes.
+            TypeError: a field of the wrong type.
         """
         model_type = str(getattr(config, "model_type", ""))
         if model_type not in SUPPORTED_MODEL_TYPES:
@@ -108,17 +136,23 @@ class ModelConfig:
                 f"config field hidden_act={activation!r} is not supported: the decoder's MLP is "
                 "SwiGLU, which needs 'silu'"
             )
-        heads = config.num_attention_heads
+        for name in _REQUIRED:
+            if getattr(config, name, None) is None:
+                raise ValueError(f"config field {name} is missing")
+        heads = check_whole("config field num_attention_heads", config.num_attention_heads)
+        hidden_size = check_whole("config field hidden_size", config.hidden_size)
+        kv_heads = getattr(config, "num_key_value_heads", None)
+        head_dim = getattr(config, "head_dim", None)
         llama_like_bias = bool(getattr(config, "attention_bias", False))
         return cls(
             model_type=model_type,
             vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
+            hidden_size=hidden_size,
             intermediate_size=config.intermediate_size,
             num_hidden_layers=config.num_hidden_layers,
             num_attention_heads=heads,
-            num_key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            num_key_value_heads=heads if kv_heads is None else kv_heads,
+            head_dim=hidden_size // heads if head_dim is None else head_dim,
             max_position_embeddings=config.max_position_embeddings,
             rms_norm_eps=config.rms_norm_eps,
             rope=_rope_config(config),
@@ -145,18 +179,23 @@ class ModelConfig:
         return tables + self.num_hidden_layers * (attention + mlp + 2 * hidden) + hidden
 
 
-def _token_ids(value: int | list[int] | None) -> tuple[int, ...]:
+def _token_ids(value: Any) -> tuple[int, ...]:
     if value is None:
         return ()
-    return (value,) if isinstance(value, int) else tuple(value)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _rope_config(config: Any) -> RopeConfig:
     # transformers 5 writes rope_parameters; older files write rope_theta and rope_scaling.
-    raw = dict(getattr(config, "rope_scaling", None) or {})
-    raw.update(getattr(config, "rope_parameters", None) or {})
-    theta = raw.get("rope_theta") or getattr(config, "rope_theta", None) or 10000.0
-    rope_type = raw.get("rope_type") or raw.get("type") or "default"
+    raw: dict[str, Any] = {"rope_theta": getattr(config, "rope_theta", None)}
+    for name in ("rope_scaling", "rope_parameters"):
+        written = getattr(config, name, None)
+        if written is None:
+            continue
+        if not isinstance(written, dict):
+            raise TypeError(f"config field {name} must be a dict or absent, not {written!r}")
+        raw.update({key: value for key, value in written.items() if value is not None})
+    rope_type = raw.get("rope_type", raw.get("type", "default"))
     if rope_type not in SUPPORTED_ROPE_TYPES:
         raise ValueError(
             f"rope_type {rope_type!r} is not supported (supported: "
@@ -164,22 +203,38 @@ def _rope_config(config: Any) -> RopeConfig:
         )
     if raw.get("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError("partial_rotary_factor other than 1 is not supported: use transformers")
+    theta = 10000.0 if raw["rope_theta"] is None else raw["rope_theta"]
     return RopeConfig(
-        theta=float(theta),
+        theta=check_positive("rope field rope_theta", theta),
         rope_type=rope_type,
-        factor=float(raw.get("factor", 1.0)),
-        low_freq_factor=float(raw.get("low_freq_factor", 1.0)),
-        high_freq_factor=float(raw.get("high_freq_factor", 4.0)),
-        original_max_position_embeddings=int(raw.get("original_max_position_embeddings", 8192)),
+        factor=check_positive("rope field factor", raw.get("factor", 1.0)),
+        low_freq_factor=check_positive(
+            "rope field low_freq_factor", raw.get("low_freq_factor", 1.0)
+        ),
+        high_freq_factor=check_positive(
+            "rope field high_freq_factor", raw.get("high_freq_factor", 4.0)
+        ),
+        original_max_position_embeddings=raw.get("original_max_position_embeddings", 8192),
     )
 
 
 def _layer_windows(config: Any, model_type: str) -> tuple[int | None, ...]:
     window = getattr(config, "sliding_window", None)
-    layers = config.num_hidden_layers
+    layers = check_whole("config field num_hidden_layers", config.num_hidden_layers)
     if model_type == "llama" or window is None:
         return (None,) * layers
+    check_whole("config field sliding_window", window)
     if model_type == "mistral":
-        return (int(window),) * layers
-    types = getattr(config, "layer_types", None) or ["full_attention"] * layers
-    return tuple(int(window) if kind == "sliding_attention" else None for kind in types)
+        return (window,) * layers
+    types = getattr(config, "layer_types", None)
+    if types is None:
+        return (None,) * layers
+    if not isinstance(types, list | tuple):
+        raise TypeError(f"config field layer_types must be a list, not {types!r}")
+    for kind in types:
+        if kind not in ("full_attention", "sliding_attention"):
+            raise ValueError(
+                f"config field layer_types holds {kind!r}: only 'full_attention' and "
+                "'sliding_attention' are supported"
+            )
+    return tuple(window if kind == "sliding_attention" else None for kind in types)

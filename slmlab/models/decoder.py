@@ -139,7 +139,9 @@ class Decoder(nn.Module):
 
         Raises:
             ValueError: nothing there, a pickle checkpoint, an unknown architecture, a truncated
-                file, tensors that are missing or disagree with the config.
+                file, tensors that are missing or disagree with the config, a checkpoint that is
+                already quantised, a dtype or device that cannot be used here.
+            TypeError: no torch.dtype, no device.
         """
         from slmlab.models.loading import load_decoder
 
@@ -182,7 +184,8 @@ class Decoder(nn.Module):
             logits (B, T, V), or (logits, hidden states).
 
         Raises:
-            ValueError, TypeError: wrong shape or dtype, an id outside the vocabulary.
+            ValueError, TypeError: wrong shape or dtype, an id outside the vocabulary, a cache
+                made for another model.
         """
         states: list[Tensor] | None = [] if output_hidden_states else None
         hidden = self.hidden(input_ids, cache, positions, attention_mask, states)
@@ -214,6 +217,12 @@ class Decoder(nn.Module):
             if states is not None:
                 states.append(x)
             x = block(x, cos, sin, masks, cache)
+        if cache is not None and cache.length != past + input_ids.shape[1]:
+            raise ValueError(
+                f"cache of length {past} did not advance by the {input_ids.shape[1]} tokens of this "
+                f"pass, but to {cache.length}: it was made for another number of layers than this "
+                f"model's {self.config.num_hidden_layers}"
+            )
         x = self.norm(x)
         if states is not None:
             states.append(x)

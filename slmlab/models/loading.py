@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from slmlab.models.config import SUPPORTED_MODEL_TYPES, ModelConfig
 from slmlab.models.decoder import Decoder
 from slmlab.models.layout import from_hf_names, hf_shapes, to_hf_names
+from slmlab.models.placement import check_device, check_dtype
+from slmlab.models.weights import read_tensors, weight_files
 
 EMBEDDED = Path(__file__).parent / "embedded"
 EMBEDDED_NAMES = ("tiny", "tiny-draft")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def model_directory(dir_or_name: str | Path) -> Path:
@@ -32,17 +31,29 @@ def model_directory(dir_or_name: str | Path) -> Path:
     """
     if not isinstance(dir_or_name, str | Path):
         raise TypeError(f"dir_or_name must be a str or a Path, not {type(dir_or_name).__name__}")
-    if dir_or_name in EMBEDDED_NAMES:
-        return EMBEDDED / str(dir_or_name)
-    path = Path(dir_or_name).expanduser()
-    if path.is_dir():
-        return path
+    name = str(dir_or_name)
+    if name in EMBEDDED_NAMES:
+        return EMBEDDED / name
+    try:
+        path = Path(dir_or_name).expanduser()
+        if path.is_dir():
+            return path
+        lies_there = os.path.lexists(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"model path {name!r} cannot be followed ({error}): write it out in full"
+        ) from None
     if path.is_file():
         raise ValueError(f"{path} is a file: pass the directory that holds config.json")
-    if _HUB_ID.match(str(dir_or_name)):
-        return _download(str(dir_or_name))
+    if lies_there:
+        raise ValueError(
+            f"{path} is no directory, or a link that leads nowhere: pass the directory that holds "
+            "config.json"
+        )
+    if _HUB_ID.match(name):
+        return _download(name)
     raise ValueError(
-        f"no model {str(dir_or_name)!r}: use one of {', '.join(EMBEDDED_NAMES)}, an existing "
+        f"no model {name!r}: use one of {', '.join(EMBEDDED_NAMES)}, an existing "
         "directory in Hugging Face layout, or a hub id such as owner/name"
     )
 
@@ -69,7 +80,9 @@ def read_config(directory: Path) -> ModelConfig:
         raise ValueError(f"{directory} has no config.json: it is not a Hugging Face model folder")
     try:
         raw: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error.strerror}): mend its rights") from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not valid JSON ({error}): fetch it again") from None
     model_type = raw.get("model_type") if isinstance(raw, dict) else None
     if model_type not in SUPPORTED_MODEL_TYPES:
@@ -77,82 +90,27 @@ def read_config(directory: Path) -> ModelConfig:
             f"{file}: model_type {model_type!r} has no Decoder layout here (supported: "
             f"{', '.join(SUPPORTED_MODEL_TYPES)}); load it with transformers instead"
         )
+    if raw.get("quantization_config") is not None:
+        raise ValueError(
+            f"{file}: quantization_config says that the weights are already quantised: load it "
+            "with transformers' AutoModelForCausalLM, or fetch the float version"
+        )
     # A name it does not set would be filled with a 7B default: sizes must be stated.
     for field in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"):
         if not isinstance(raw.get(field), int):
             raise ValueError(f"{file}: field {field} is missing or not an integer")
     try:
-        return ModelConfig.from_hf(AutoConfig.from_pretrained(directory))
+        # The config is data: code that a model folder brings along is never run, nor asked about.
+        theirs = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # transformers checks fields with exceptions of many kinds
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{file}: transformers refuses a field ({type(error).__name__}: {reason})"
+        ) from None
+    try:
+        return ModelConfig.from_hf(theirs)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from None
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model directory, single or sharded.
-
-    Raises:
-        ValueError: none there, only a pickle, or an index that names a missing shard.
-    """
-    single = directory / "model.safetensors"
-    index = directory / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        try:
-            names = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{index} has no readable weight_map: fetch it again") from error
-        files = [directory / Path(name).name for name in names]
-        for file in files:
-            if not file.is_file():
-                raise ValueError(f"{index.name} names {file.name}, which is not in {directory}")
-        return files
-    pickles = sorted(p.name for pattern in _PICKLES for p in directory.glob(pattern))
-    if pickles:
-        raise ValueError(
-            f"{directory} holds only {pickles[0]}, a pickle, which can run code when opened; "
-            "ask for the safetensors version of this model"
-        )
-    raise ValueError(f"{directory} has no model.safetensors and no model.safetensors.index.json")
-
-
-def read_tensors(files: list[Path], shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Tensors by Hugging Face name, each checked against the shape the config asks for."""
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as handle:
-                for name in handle.keys():  # noqa: SIM118 (safe_open is no mapping)
-                    if name.endswith("rotary_emb.inv_freq"):
-                        continue
-                    if name not in shapes:
-                        # A tied checkpoint may repeat its head; the embedding is the one in use.
-                        if name == "lm_head.weight":
-                            continue
-                        raise ValueError(
-                            f"{file}: tensor {name} is not part of this architecture "
-                            "(an adapter or an already quantised checkpoint?)"
-                        )
-                    tensor = handle.get_tensor(name)
-                    if tuple(tensor.shape) != shapes[name]:
-                        raise ValueError(
-                            f"{file}: tensor {name} has shape {tuple(tensor.shape)}, config.json "
-                            f"asks for {shapes[name]}: the two files belong to different models"
-                        )
-                    tensors[name] = tensor
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{file} cannot be read ({error}): it is truncated or not safetensors; "
-                "fetch it again"
-            ) from None
-    missing = sorted(set(shapes) - set(tensors))
-    if missing:
-        raise ValueError(
-            f"{files[0].parent}: {len(missing)} tensors are missing, the first is {missing[0]}"
-        )
-    return tensors
 
 
 def load_decoder(
@@ -161,6 +119,8 @@ def load_decoder(
     device: torch.device | str = "cpu",
 ) -> Decoder:
     """See :meth:`Decoder.from_pretrained`."""
+    check_dtype(dtype)
+    device = check_device(device)
     directory = model_directory(dir_or_name)
     config = read_config(directory)
     tensors = read_tensors(weight_files(directory), hf_shapes(config))
@@ -180,6 +140,7 @@ def save_decoder(decoder: Decoder, directory: str | Path, dtype: torch.dtype) ->
     all: a crash leaves the old files in place."""
     from slmlab.models.layout import hf_config_dict
 
+    check_dtype(dtype)
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
     tensors = to_hf_names(decoder.state_dict(), decoder.config)

@@ -61,18 +61,37 @@ def save_rows(path: Path, rows: Rows) -> None:
 
 
 def load_rows(path: Path) -> Rows:
-    """Memory-mapped, so that a corpus larger than memory can be used."""
-    rows: Rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    """Memory-mapped, so that a corpus larger than memory can be used.
+
+    Raises ValueError for a file that is damaged or holds something else.
+    """
+    try:
+        rows: Rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): delete it to make it again") from None
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.uint16 or rows.ndim != 2:
+        raise ValueError(f"{path} holds no token rows: delete it to make it again")
     return rows
 
 
 class Batches:
-    """Draws each source's rows in a seeded order, reshuffled every pass over it."""
+    """Draws each source's rows in a seeded order, reshuffled every pass over it.
+
+    Raises ValueError where a source is missing or its rows are not ``sequence_length`` + 1 wide.
+    """
 
     def __init__(self, recipe: Recipe, sources: dict[str, Rows]) -> None:
         missing = set(recipe.rows) - set(sources)
         if missing:
             raise ValueError(f"no rows for source {sorted(missing)[0]!r} of recipe {recipe.name}")
+        wanted = recipe.sequence_length + 1
+        for source in sorted(recipe.rows):
+            shape = sources[source].shape
+            if len(shape) != 2 or shape[0] < 1 or shape[1] != wanted:
+                raise ValueError(
+                    f"rows of source {source!r} must have the shape (at least 1, {wanted}) for "
+                    f"sequence_length {recipe.sequence_length}, got {shape}"
+                )
         self.recipe = recipe
         self.sources = sources
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from safetensors.torch import save_file
 
 from slmlab.models import Decoder
 from slmlab.training.optimizer import PairedOptimizer
+from slmlab.training.recipe import Recipe
 
 
 def save_checkpoint(
-    path: Path, step: int, digest: str, decoder: Decoder, optimizer: PairedOptimizer
+    path: Path, step: int, recipe: Recipe, decoder: Decoder, optimizer: PairedOptimizer
 ) -> None:
     """Weights in float32 and both optimizers' state after ``step`` finished steps."""
     tensors = {f"model/{n}": p.detach() for n, p in decoder.named_parameters()}
@@ -23,16 +25,24 @@ def save_checkpoint(
     save_file(
         {n: t.contiguous().cpu() for n, t in tensors.items()},
         temporary,
-        metadata={"step": str(step), "recipe": digest},
+        metadata={
+            "step": str(step),
+            "recipe": recipe.digest(),
+            "steps": str(recipe.steps),
+            "decay_steps": str(recipe.decay_steps),
+        },
     )
     os.replace(temporary, path)
 
 
-def load_checkpoint(path: Path, digest: str, decoder: Decoder, optimizer: PairedOptimizer) -> int:
+def load_checkpoint(
+    path: Path, recipe: Recipe, decoder: Decoder, optimizer: PairedOptimizer
+) -> int:
     """Restore both in place and return the number of finished steps.
 
     Raises:
-        ValueError: an unreadable file, or one that another recipe wrote.
+        ValueError: an unreadable file, one that another recipe wrote, or one whose steps were
+            taken at other learning rates than ``recipe.steps`` and ``decay_steps`` give.
     """
     try:
         with safe_open(path, framework="pt", device=str(decoder.device)) as handle:
@@ -40,10 +50,13 @@ def load_checkpoint(path: Path, digest: str, decoder: Decoder, optimizer: Paired
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}): delete it to start afresh") from None
-    if metadata.get("recipe") != digest:
+    if metadata.get("recipe") != recipe.digest():
         raise ValueError(
-            f"{path} belongs to another recipe: give another output folder, or delete it"
+            f"{path} belongs to another recipe: give another output folder, or delete the folder "
+            f"{path.parent} (its token rows are that recipe's too)"
         )
+    step = int(metadata["step"])
+    _check_schedule(path, step, metadata, recipe)
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
             parameter.copy_(tensors[f"model/{name}"])
@@ -51,4 +64,23 @@ def load_checkpoint(path: Path, digest: str, decoder: Decoder, optimizer: Paired
     optimizer.load_state_tensors(
         {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     )
-    return int(metadata["step"])
+    return step
+
+
+def _check_schedule(path: Path, step: int, metadata: dict[str, str], recipe: Recipe) -> None:
+    """A plateau can be made longer or shorter as long as no finished step would change."""
+    if step > recipe.steps:
+        raise ValueError(
+            f"{path} holds {step} finished steps, the recipe asks for {recipe.steps}: set steps "
+            f"to at least {step}, or give another output folder"
+        )
+    steps, decay = (
+        int(metadata.get(name, getattr(recipe, name))) for name in ("steps", "decay_steps")
+    )
+    before = dataclasses.replace(recipe, steps=steps, decay_steps=decay)
+    if any(before.rate(taken) != recipe.rate(taken) for taken in range(step)):
+        raise ValueError(
+            f"{path} took its {step} steps with steps = {steps} and decay_steps = {decay}, and "
+            f"steps = {recipe.steps} with decay_steps = {recipe.decay_steps} gives some of them "
+            "another learning rate: put the old values back, or give another output folder"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from tqdm.auto import tqdm
 from slmlab.models import Decoder, save_decoder
 from slmlab.training.batches import Batches, Rows, load_rows, save_rows
 from slmlab.training.checkpoint import load_checkpoint, save_checkpoint
+from slmlab.training.interrupt import interrupts_deferred
 from slmlab.training.optimizer import PairedOptimizer
 from slmlab.training.prepare import prepare_rows, prepare_tokenizer
 from slmlab.training.provenance import write_provenance
 from slmlab.training.recipe import Recipe
 from slmlab.training.sampled import sampled_rows
+from slmlab.training.work_folder import check_folder, claim_work_folder
 
 
 def initial_decoder(recipe: Recipe, device: torch.device | str = "cpu") -> Decoder:
@@ -72,19 +75,31 @@ def train(
         out: receives config.json, model.safetensors (fp16) and the tokenizer.
         work: folder of token rows and the checkpoint; ``out`` + "-work" if absent. A run that
             finds a checkpoint there goes on from it.
+        threads: torch threads, at most the cores of this machine.
         stop_after: leave after this many steps with a checkpoint, as an interrupt does.
         sources: token rows to use instead of those the recipe prepares (tests).
 
     Returns:
         ``out``. A KeyboardInterrupt saves a checkpoint before it is raised again.
+
+    Raises:
+        ValueError: too few or too many threads, a place where no folder can be, rows or a
+            checkpoint of another recipe, a schedule that contradicts the steps already taken.
+        FloatingPointError: the loss is NaN.
     """
+    _check_threads(threads)
     out = Path(out)
+    if out.name in ("", ".."):  # "." has no name of its own
+        out = out.resolve()
     work = Path(work) if work is not None else out.with_name(out.name + "-work")
+    check_folder("out", out)
+    check_folder("work", work)
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     teacher = _teacher(recipe, device)
     tokenizer = None
     if sources is None:
+        claim_work_folder(recipe, work)
         tokenizer = _tokenizer(recipe, work)
         sources = prepare_rows(recipe, tokenizer, work)
         if teacher is not None and "sampled" in recipe.rows:
@@ -95,11 +110,12 @@ def train(
     checkpoint = work / "checkpoint.safetensors"
     step = 0
     if checkpoint.is_file():
-        step = load_checkpoint(checkpoint, recipe.digest(), decoder, optimizer)
+        step = load_checkpoint(checkpoint, recipe, decoder, optimizer)
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
     log = work / "log.tsv"
     saved_at = time.monotonic()
     bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, unit="step")
+    torn = False
     try:
         while step < last:
             inputs, targets = (t.to(device) for t in batches.at(step))
@@ -111,25 +127,40 @@ def train(
                     f"loss is NaN at step {step}: the last good checkpoint is {checkpoint}; "
                     "lower the recipe's learning rates"
                 )
-            optimizer.step(recipe.rate(step))
-            step += 1
+            with interrupts_deferred():
+                torn = True
+                optimizer.step(recipe.rate(step))
+                step += 1
+                torn = False
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(f"{step}\t{value:.4f}\t{time.process_time():.1f}\n")
             bar.update()
             bar.set_postfix(loss=f"{value:.3f}")
-            with log.open("a", encoding="utf-8") as file:
-                file.write(f"{step}\t{value:.4f}\t{time.process_time():.1f}\n")
             if time.monotonic() - saved_at > checkpoint_seconds:
-                save_checkpoint(checkpoint, step, recipe.digest(), decoder, optimizer)
+                save_checkpoint(checkpoint, step, recipe, decoder, optimizer)
                 saved_at = time.monotonic()
     finally:
         bar.close()
-        # After a NaN the weights are still those before the step: the check comes first.
-        save_checkpoint(checkpoint, step, recipe.digest(), decoder, optimizer)
+        # After a NaN the weights are still those before the step: the check comes first. An
+        # optimizer that failed half-way has changed some of them: the older checkpoint is whole.
+        if not torn:
+            save_checkpoint(checkpoint, step, recipe, decoder, optimizer)
     if step == recipe.steps:
         save_decoder(decoder, out, torch.float16)
         if tokenizer is not None:
             tokenizer.save_pretrained(out)
         write_provenance(out, recipe, work, {name: len(r) for name, r in sources.items()})
     return out
+
+
+def _check_threads(threads: int) -> None:
+    if isinstance(threads, bool) or not isinstance(threads, int):
+        raise TypeError(f"threads must be an int, got {type(threads).__name__}")
+    cores = os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise ValueError(
+            f"threads must lie between 1 and {cores} (the cores of this machine), got {threads}"
+        )
 
 
 def _teacher(recipe: Recipe, device: torch.device | str) -> Decoder | None:

@@ -14,6 +14,15 @@ from typing import Any
 from slmlab.training.recipe import Recipe
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+_FACTS: dict[str, type | tuple[type, ...]] = {
+    "recipe_digest": str,
+    "tokens_seen": int,
+    "tokens_by_source": dict,
+    "processor_minutes": (int, float),
+    "python": str,
+    "packages": dict,
+    "sha256": dict,
+}
 
 
 def write_provenance(out: Path, recipe: Recipe, work: Path, rows: dict[str, int]) -> Path:
@@ -46,6 +55,29 @@ def write_provenance(out: Path, recipe: Recipe, work: Path, rows: dict[str, int]
     partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, target)
     return target
+
+
+def read_provenance(directory: Path) -> dict[str, Any]:
+    """The facts that :func:`write_provenance` left in a model directory.
+
+    Raises:
+        ValueError: training.json cannot be read, or lacks what a model card is written from.
+    """
+    path = directory / "training.json"
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        Recipe(**facts["recipe"])
+        for name, kind in _FACTS.items():
+            if not isinstance(facts[name], kind):
+                raise TypeError(f"{name} is {facts[name]!r}")
+        if not all(isinstance(n, int) for n in facts["tokens_by_source"].values()):
+            raise TypeError("tokens_by_source holds no counts")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}): train the model again, or "
+            "delete the file to evaluate without its training record"
+        ) from None
+    return facts
 
 
 def processor_seconds(log: Path) -> float:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slmlab.models import ModelConfig, RopeConfig
 
 RECIPES = Path(__file__).parent / "recipes"
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int": (int,),
+    "float": (float, int),
+    "dict[str, int]": (dict,),
+}
+_LARGEST_VOCABULARY = 2**16  # token rows are uint16
 
 
 @dataclass(frozen=True)
@@ -20,7 +30,8 @@ class Recipe:
 
     ``rows`` says how many rows of a batch come from each source (docs, code, grammar, and for a
     draft also sampled: text that the teacher wrote). ``teacher`` names a model whose logits
-    replace the hard labels.
+    replace the hard labels. Raises TypeError for a field of the wrong type, ValueError for a value
+    that cannot be trained with.
     """
 
     name: str
@@ -47,6 +58,11 @@ class Recipe:
     sampled_tokens: int = 0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name), str(field.type))
+        for source, count in self.rows.items():
+            _check_type(f"rows.{source}", count, "int")
+        self._check_numbers()
         if self.steps < 1 or not 0 <= self.warmup_steps <= self.steps:
             raise ValueError("steps must be at least 1 and warmup_steps lie within them")
         if not 0 <= self.decay_steps <= self.steps - self.warmup_steps:
@@ -56,6 +72,24 @@ class Recipe:
             raise ValueError(f"rows must give a positive count for some of {sorted(known)}")
         if ("sampled" in self.rows) and (self.teacher is None or self.sampled_tokens < 1):
             raise ValueError("rows of 'sampled' text need a teacher and sampled_tokens")
+        if set(self.rows) == {"sampled"}:
+            raise ValueError("rows of 'sampled' text need another source for their beginnings")
+        self.model_config()  # impossible sizes show now, not after the rows are prepared
+
+    def _check_numbers(self) -> None:
+        for name in ("muon_lr", "embedding_lr", "norm_lr", "rope_theta", "weight_decay"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        if self.rope_theta == 0:
+            raise ValueError("rope_theta must be positive, got 0")
+        for name in ("seed", "grammar_tokens", "sampled_tokens"):
+            if not 0 <= getattr(self, name) < 2**63:
+                raise ValueError(f"{name} must lie in 0..2**63-1, got {getattr(self, name)}")
+        if self.vocab_size > _LARGEST_VOCABULARY:
+            raise ValueError(
+                f"vocab_size must be at most {_LARGEST_VOCABULARY}, got {self.vocab_size}"
+            )
 
     @property
     def tokens_per_step(self) -> int:
@@ -101,7 +135,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     """Read a shipped recipe ("tiny", "tiny-draft") or a TOML file of one's own.
 
     Raises:
-        ValueError: no such recipe, invalid TOML, an unknown or missing field.
+        ValueError: no such recipe, invalid TOML, an unknown, missing or unusable field.
     """
     path = Path(name_or_path)
     if not path.suffix:
@@ -111,12 +145,21 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise ValueError(f"no recipe {str(name_or_path)!r}: use one of {shipped}, or a .toml file")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     fields = {field.name for field in dataclasses.fields(Recipe)}
     if unknown := set(values) - fields:
         raise ValueError(f"{path}: unknown field {sorted(unknown)[0]!r}")
     try:
         return Recipe(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _check_type(name: str, value: Any, annotation: str) -> None:
+    # bool is an int to isinstance, and never what a recipe means
+    if isinstance(value, bool) or not isinstance(value, _TYPES[annotation]):
+        wanted = "a table of counts" if annotation.startswith("dict") else annotation
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")

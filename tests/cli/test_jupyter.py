@@ -60,8 +60,6 @@ def test_an_ordinary_user_gets_nothing_added(work: Path) -> None:
         "-P",
         "-m",
         "jupyterlab",
-        "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb",
     ]
     assert not notes
@@ -81,8 +79,17 @@ def test_a_deleted_first_lesson_is_not_opened(work: Path) -> None:
 
 def test_one_thread_unless_chosen() -> None:
     environment, notes = jupyter.lab_environment({"A": "b"})
-    assert environment == {"A": "b", "OMP_NUM_THREADS": "1"} and len(notes) == 1
-    assert jupyter.lab_environment({"OMP_NUM_THREADS": "4"}) == ({"OMP_NUM_THREADS": "4"}, [])
+    assert (environment["A"], environment["OMP_NUM_THREADS"], len(notes)) == ("b", "1", 1)
+    environment, notes = jupyter.lab_environment({"OMP_NUM_THREADS": "4"})
+    assert environment["OMP_NUM_THREADS"] == "4" and not notes
+
+
+def test_the_learner_is_not_asked_about_news_and_own_settings_come_first() -> None:
+    environment, _ = jupyter.lab_environment({"JUPYTER_CONFIG_PATH": "mine"})
+    mine, ours = environment["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    config = json.loads((Path(ours) / "labconfig" / "page_config.json").read_text())
+    assert mine == "mine"
+    assert config["disabledExtensions"]["@jupyterlab/apputils-extension:announcements"] is True
 
 
 def test_without_jupyterlab_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
