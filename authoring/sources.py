@@ -106,7 +106,8 @@ def read_source(source: Source) -> NotebookNode:
         cell.metadata.pop("lines_to_next_cell", None)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-        _mark_exercise(cell, source)
+        if cell.cell_type == "code" or not source.is_lesson:
+            _mark_exercise(cell, source)
     _check(notebook, source)
     return notebook
 

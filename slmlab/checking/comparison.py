@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,12 @@ from slmlab.checking.values import (
 )
 
 RETURNED_NONE = "Your function returned None: is a return missing?"
+NONE_ELSEWHERE = "Your function returned None, which is right in other cases and not in this one."
+
+
+def none_sentence(wanted: Iterable[Any]) -> str:
+    """What to say of an answer that is None and wrong, given the right answers of all cases."""
+    return NONE_ELSEWHERE if any(answer is None for answer in wanted) else RETURNED_NONE
 
 
 @dataclass(frozen=True)

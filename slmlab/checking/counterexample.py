@@ -107,7 +107,11 @@ def paired_numbers(wanted: Any, yours: Any) -> tuple[np.ndarray, np.ndarray] | N
     for (_, w), (_, y) in zip(left, right, strict=True):
         if not (_numeric(w) and _numeric(y)) or as_array(w).shape != as_array(y).shape:
             return None
-        flat.append((as_array(w).astype(float).ravel(), as_array(y).astype(float).ravel()))
+        try:
+            flat.append((as_array(w).astype(float).ravel(), as_array(y).astype(float).ravel()))
+        except OverflowError:
+            # An int beyond float's range has no place in an array of numbers.
+            return None
     if not flat:
         return None
     return np.concatenate([w for w, _ in flat]), np.concatenate([y for _, y in flat])

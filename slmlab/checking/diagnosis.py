@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from slmlab.checking import patterns
-from slmlab.checking.comparison import RETURNED_NONE, Comparison, Invariant
+from slmlab.checking.comparison import Comparison, Invariant, none_sentence
 from slmlab.checking.counterexample import Counterexample, build, smallest
-from slmlab.checking.runner import Execution, Run, execute
+from slmlab.checking.runner import CaseResult, Execution, Run, execute
 from slmlab.checking.spec import Exercise, Mistake
 
 
@@ -34,7 +34,7 @@ def diagnose(exercise: Exercise, run: Run) -> Diagnosis | None:
     found = matching_mistakes(exercise, run)
     example = build(exercise, case)
     if found:
-        return Diagnosis(_stop(found[0].sentence), found[0], example)
+        return Diagnosis(_named(exercise, found[0], case), found[0], example)
     return Diagnosis(_sentence(exercise, run), _loosely_matching(exercise, run), example)
 
 
@@ -94,7 +94,7 @@ def _sentence(exercise: Exercise, run: Run) -> str:
         return case.execution.failure.sentence
     wrong = tuple(result for result in run.failing if result.outcome == "wrong")
     if all(result.execution.output is None for result in wrong):
-        return RETURNED_NONE
+        return none_sentence(result.wanted for result in run.results)
     if isinstance(exercise.compare, Invariant):
         return _stop(case.problem or "The answer is not right.")
     loose = _loosely_matching(exercise, run)
@@ -102,6 +102,15 @@ def _sentence(exercise: Exercise, run: Run) -> str:
         return f"{_stop(loose.sentence)} The dtype of the answer differs as well."
     ordered = (case, *(result for result in wrong if result is not case))
     return patterns.describe(ordered, exercise.compare, run.passed > 0)
+
+
+def _named(exercise: Exercise, mistake: Mistake, case: CaseResult) -> str:
+    """A mistake's sentence; an invariant has computed what it breaks, and that follows it."""
+    sentence = _stop(mistake.sentence)
+    if not isinstance(exercise.compare, Invariant) or case.outcome != "wrong" or not case.problem:
+        return sentence
+    problem = _stop(case.problem)
+    return sentence if problem == sentence else f"{sentence} {problem}"
 
 
 def _stop(sentence: str) -> str:

@@ -42,12 +42,13 @@ def signature_failure(function: Callable[..., Any], arguments: dict[str, Any]) -
     """A Failure where the keyword arguments do not fit the function, None where they do."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):
+    except Exception:
+        # A callable may compute its own __signature__; what it raises says nothing of its answer.
         return None
     try:
         signature.bind(**arguments)
     except TypeError as error:
-        name = getattr(function, "__name__", "the function")
+        name = _attribute(function, "__name__") or "the function"
         call = ", ".join(f"{key}=..." for key in arguments)
         return Failure(
             "signature",
@@ -101,7 +102,9 @@ def is_unattempted(error: BaseException, function: Callable[..., Any]) -> bool:
 def _message(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return "(its message cannot be printed)"
     text = " ".join(text.split())
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
@@ -118,9 +121,17 @@ def _last_own_frame(
     return found
 
 
+def _attribute(function: Callable[..., Any], name: str) -> Any:
+    """An attribute, None where there is none or where it raises."""
+    try:
+        return getattr(function, name, None)
+    except Exception:
+        return None
+
+
 def _is_own(filename: str, function: Callable[..., Any]) -> bool:
     """False for the standard library, installed packages and slmlab itself."""
-    if filename == getattr(getattr(function, "__code__", None), "co_filename", None):
+    if filename == getattr(_attribute(function, "__code__"), "co_filename", None):
         return True
     if filename.startswith("<frozen"):
         return False

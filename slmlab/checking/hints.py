@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slmlab.checking import registry
-from slmlab.checking.progress_file import CorruptProgress, ProgressError, ProgressFile
+from slmlab.checking.lesson_progress import LessonProgress
 from slmlab.checking.render import Panel, Shown, card, escaped, prose, visible
 
 RUNGS = ("what must hold", "a worked example", "pseudocode")
@@ -21,21 +21,13 @@ def hint(id: str, rung: int | None = None) -> Shown:
             raise TypeError(f"rung must be 1, 2 or 3, not {type(rung).__name__}.")
         if not 1 <= rung <= 3:
             raise ValueError(f"rung={rung} must be 1, 2 or 3.")
-    again = False
-    trouble = ""
-    try:
-        store = ProgressFile()
-        shown = store.read().exercise(spec.id).hint_rung
-        again = rung is None and shown >= 3
-        rung = rung or min(shown + 1, 3)
-        store.record_hint(spec.id, rung)
-    except ProgressError as error:
-        # A hint must not be lost because a file cannot be written.
-        trouble = str(error)
-        rung = rung or 1
-        if isinstance(error, CorruptProgress):
-            ProgressFile().record_hint(spec.id, rung)
-    panel = _panel(spec.id, rung, spec.hints[rung - 1], again, trouble)
+    # A hint must not be lost because a file cannot be written.
+    store = LessonProgress()
+    shown = store.read().exercise(spec.id).hint_rung
+    again = rung is None and shown >= 3
+    rung = rung or min(shown + 1, 3)
+    store.record_hint(spec.id, rung)
+    panel = _panel(spec.id, rung, spec.hints[rung - 1], again, store.trouble)
     panel.show()
     return panel.quiet()
 

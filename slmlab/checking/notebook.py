@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from slmlab.checking import registry
 from slmlab.checking.dashboard import dashboard
-from slmlab.checking.progress_file import CorruptProgress, ProgressError, ProgressFile
-from slmlab.checking.render import Shown, report_panel
+from slmlab.checking.lesson_progress import LessonProgress
+from slmlab.checking.render import Shown, message, report_panel
 from slmlab.checking.report import Report, check
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -56,25 +56,17 @@ def is_strict() -> bool:
 
 
 def progress() -> Shown:
-    """Shows the dashboard of all installed topics.
-
-    Raises ProgressError where the progress file cannot be read.
-    """
-    panel = dashboard(ProgressFile().read())
+    """Shows the dashboard of all installed topics, and trouble with the progress file above it."""
+    store = LessonProgress()
+    panel = dashboard(store.read())
+    if store.trouble:
+        panel = message(store.trouble).above(panel)
     panel.show()
     return panel.quiet()
 
 
 def _stored(report: Report) -> Report:
-    """Records the outcome. Trouble with the file becomes a note: the learner's result comes first.
-
-    A damaged file has been moved aside by then, so that the second try lands in a fresh one.
-    """
-    store = ProgressFile()
-    try:
-        store.record_outcome(report.exercise_id, report.outcome, report.credit)
-    except ProgressError as error:
-        if isinstance(error, CorruptProgress):
-            store.record_outcome(report.exercise_id, report.outcome, report.credit)
-        return replace(report, notes=(*report.notes, f"Progress: {error}"))
-    return report
+    """Records the outcome. Trouble with the file becomes a note: the learner's result comes first."""
+    store = LessonProgress()
+    store.record_outcome(report.exercise_id, report.outcome, report.credit)
+    return replace(report, notes=(*report.notes, store.trouble)) if store.trouble else report

@@ -29,7 +29,7 @@ def describe(failing: tuple[CaseResult, ...], rule: Comparison, any_passed: bool
     if found is None:
         return first.problem or "The answer differs."
     if found.kind != "value":
-        return difference_sentence(found)
+        return first.problem or difference_sentence(found)
     paired = [paired_numbers(wanted, yours) for wanted, yours in answers]
     pairs: Pairs = [pair for pair in paired if pair is not None]
     if len(pairs) < len(answers):

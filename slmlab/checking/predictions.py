@@ -6,16 +6,17 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from slmlab.checking.lesson_progress import LessonProgress
 from slmlab.checking.logbook import Guess, Logbook, PredictionRecord, now
-from slmlab.checking.numbers_text import quantity
-from slmlab.checking.progress_file import ProgressFile
-from slmlab.checking.render import Panel, message
+from slmlab.checking.numbers_text import number, quantity
+from slmlab.checking.render import message
 from slmlab.checking.values import count_numbers, is_array, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LARGEST = 1e300
+# Far enough inside the range of a float that the axes of the plot and every ratio are finite.
+LEAST, LARGEST = 1e-100, 1e100
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,22 @@ def predict(name: str, value: float | None, unit: str = "") -> Prediction:
 
     Before the measurement a new value replaces the old one. After it a new value is recorded, and
     the earlier one still counts. Raises ValueError for a value that is not finite and above 0
-    (predictions are scored by ratio), TypeError for a wrong type.
+    (predictions are scored by ratio) or not between 1e-100 and 1e100, TypeError for a wrong type.
+    Trouble with the progress file becomes a note; the prediction is then kept in memory.
     """
     _check_text("predict", "name", name)
     if not name.strip():
         raise ValueError("predict(name) is empty: say what is predicted.")
     _check_text("predict", "unit", unit)
+    store = LessonProgress()
     if value is None:
-        record = ProgressFile().read().prediction(name)
+        record = store.read().prediction(name)
         if record.counted is None:
             sentence = f"{name}: not predicted yet. Replace None by your number" + (
                 f" in {unit}." if unit else "."
             )
-            return _show(Prediction(name, None, unit, sentence=sentence))
-        return _show(_standing(name, record, f"{name}: you predicted {_counted(record)}."))
+            return _show(Prediction(name, None, unit, sentence=sentence), store)
+        return _show(_standing(name, record, f"{name}: you predicted {_counted(record)}."), store)
     guess = Guess(now(), _positive("predict", value), unit)
 
     def change(logbook: Logbook) -> Logbook:
@@ -67,16 +70,16 @@ def predict(name: str, value: float | None, unit: str = "") -> Prediction:
             return logbook
         return logbook.with_prediction(name, replace(old, guesses=(*old.guesses, guess)))
 
-    record = ProgressFile().update(change).prediction(name)
-    return _show(_standing(name, record, _stored_sentence(name, record, guess)))
+    record = store.update(change).prediction(name)
+    return _show(_standing(name, record, _stored_sentence(name, record, guess)), store)
 
 
 def measured(name: str, value: float) -> Prediction:
     """Scores the stored prediction for `name` against a measurement, and shows the ratio.
 
     Without a prediction it says "not predicted yet" and stores nothing, so that a later prediction
-    can still count. Raises ValueError for a value that is not finite and above 0, TypeError for a
-    wrong type.
+    can still count. Raises ValueError and TypeError for a value as predict() does. Trouble with
+    the progress file becomes a note.
     """
     _check_text("measured", "name", name)
     result = _positive("measured", value)
@@ -90,28 +93,33 @@ def measured(name: str, value: float) -> Prediction:
         new = replace(old, first_measured_at=first, measured_at=at, measured=result)
         return logbook.with_prediction(name, new)
 
-    store = ProgressFile()
+    store = LessonProgress()
     logbook = store.read()
     if logbook.prediction(name).guesses:
         logbook = store.update(change)
     record = logbook.prediction(name)
     if record.counted is None:
         sentence = f"{name}: measured {quantity(result)}, not predicted yet."
-        return _show(Prediction(name, None, measured=result, sentence=sentence))
+        return _show(Prediction(name, None, measured=result, sentence=sentence), store)
     unit = f" {record.counted.unit}" if record.counted.unit else ""
     sentence = (
         f"{name}: you predicted {_counted(record)}, measured {quantity(result)}{unit}: "
         f"{_verdict(record.counted.value, result)}."
     )
-    return _show(_standing(name, record, sentence))
+    return _show(_standing(name, record, sentence), store)
 
 
 def scored(logbook: Logbook) -> tuple[Prediction, ...]:
-    """All predictions of a logbook that have been measured, in order of their measurement."""
+    """All predictions of a logbook that have been measured, in order of their measurement.
+
+    A file may hold numbers that predict() and measured() refuse by now; those are left out.
+    """
     done = [
         (record.first_measured_at or "", name, record)
         for name, record in logbook.predictions.items()
-        if record.counted is not None and record.measured is not None
+        if record.counted is not None
+        and record.measured is not None
+        and all(LEAST <= value <= LARGEST for value in (record.counted.value, record.measured))
     ]
     return tuple(_standing(name, record) for _, name, record in sorted(done, key=lambda d: d[:2]))
 
@@ -120,7 +128,11 @@ def calibration_plot() -> Figure:
     """A figure of all stored predictions against their measurements, on log axes."""
     from slmlab.checking.calibration import draw
 
-    return draw(scored(ProgressFile().read()))
+    store = LessonProgress()
+    logbook = store.read()
+    if store.trouble:
+        message(store.trouble).show()
+    return draw(scored(logbook))
 
 
 def _standing(name: str, record: PredictionRecord, sentence: str = "") -> Prediction:
@@ -176,17 +188,19 @@ def _positive(call: str, value: Any) -> float:
         result = result.item()
     if type(result) not in (int, float):
         raise TypeError(f"{call}(value) must be a number, not {type(value).__name__}.")
-    if not math.isfinite(result) if isinstance(result, float) else abs(result) > LARGEST:
-        raise ValueError(f"{call}(value={value!r}) must be finite.")
-    if not 0 < result < LARGEST:
+    if isinstance(result, float) and not math.isfinite(result):
+        raise ValueError(f"{call}(value={result}) must be finite.")
+    if not LEAST <= result <= LARGEST:
         raise ValueError(
-            f"{call}(value={value!r}) must be above 0 and below {LARGEST:g}: "
+            f"{call}(value={number(result)}) must be above 0, between {LEAST:g} and {LARGEST:g}: "
             "predictions are scored by ratio."
         )
     return float(result)
 
 
-def _show(prediction: Prediction) -> Prediction:
-    panel: Panel = message(prediction.sentence)
+def _show(prediction: Prediction, store: LessonProgress) -> Prediction:
+    panel = message(prediction.sentence)
+    if store.trouble:
+        panel = panel.above(message(store.trouble))
     panel.show()
     return prediction

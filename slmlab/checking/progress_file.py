@@ -1,72 +1,100 @@
 """The progress file: one JSON file that several kernels may write at once.
 
-A lock file beside it makes every change read, change and replace as one step. A write goes to a
-temporary file in the same folder and is moved into place, so a killed process leaves the old file.
+A lock file beside it makes every change read, change and replace as one step.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import filelock
 
-from slmlab.checking.logbook import Logbook, NewerSchema, from_json, now
+from slmlab.checking.logbook import Logbook, NewerSchema, now
+from slmlab.checking.progress_storage import (
+    ENVIRONMENT,
+    MEND,
+    CorruptProgress,
+    EmptyFile,
+    ProgressError,
+    cannot,
+    check_plain,
+    expanded,
+    is_nowhere,
+    parse,
+    progress_path,
+    remove_stale,
+    resolved,
+    write,
+)
 from slmlab.checking.runner import OUTCOMES, Outcome
 
-ENVIRONMENT = "SLMLAB_PROGRESS"
+__all__ = ["ENVIRONMENT", "CorruptProgress", "ProgressError", "ProgressFile", "progress_path"]
+
 LOCK_SECONDS = 30.0
-MAX_BYTES = 16 * 1024 * 1024
-
-
-class ProgressError(ValueError):
-    """The progress file cannot be read or written; the message names the file and the mend."""
-
-
-class CorruptProgress(ProgressError):
-    """The progress file was damaged; it has been moved aside and a fresh one can be started."""
-
-
-def progress_path() -> Path:
-    """SLMLAB_PROGRESS, else progress.json in the user's data folder."""
-    chosen = os.environ.get(ENVIRONMENT, "").strip()
-    if chosen:
-        return Path(chosen).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("slmlab", appauthor=False)) / "progress.json"
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class ProgressFile:
-    """Reads and changes one progress file; holds no state between calls."""
+    """Reads and changes one progress file; holds no state between calls.
+
+    os.devnull in its place records nothing: it reads empty and is never written.
+    """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         # Resolved, because os.replace would turn a symbolic link into a plain file.
-        self.path = (Path(path) if path is not None else progress_path()).resolve()
+        self.path = resolved(Path(path) if path is not None else progress_path(), MEND)
 
     def read(self) -> Logbook:
         """The logbook, empty where there is no file yet.
 
-        Raises CorruptProgress after moving a damaged file aside, ProgressError otherwise.
+        Raises CorruptProgress after moving a damaged file aside, ProgressError otherwise. Where no
+        lock can be made because nothing may be written there, the file is read without one.
         """
-        with self._locked():
-            return self._read()
+        if is_nowhere(self.path):
+            return Logbook()
+        try:
+            with self._locked():
+                return self._read()
+        except ProgressError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
+                return self.peek()
+            raise
+
+    def peek(self) -> Logbook:
+        """The logbook as it lies there, without the lock: a write replaces the file as a whole.
+
+        Raises ProgressError where it cannot be read; a damaged file stays where it is.
+        """
+        if is_nowhere(self.path):
+            return Logbook()
+        try:
+            return self._parsed()
+        except OSError as error:
+            raise cannot("use", self.path, error, MEND) from error
+        except NewerSchema as error:
+            raise self._newer(error) from None
+        except ProgressError:
+            raise
+        except ValueError as error:
+            raise ProgressError(f"{self.path} is damaged: {error}. {MEND}.") from None
 
     def update(self, change: Callable[[Logbook], Logbook]) -> Logbook:
         """Applies `change` to the current contents and stores the result; returns it.
 
         Raises as read() does; nothing is written then.
         """
+        if is_nowhere(self.path):
+            return change(Logbook())
         with self._locked():
             logbook = change(self._read())
-            _write(self.path, logbook)
+            write(self.path, logbook)
             return logbook
 
     def record_outcome(self, exercise_id: str, outcome: Outcome, credit: float) -> Logbook:
@@ -107,18 +135,21 @@ class ProgressFile:
     def export_to(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Writes everything to one file and returns its path.
 
-        Raises ValueError where the file exists and overwrite is False.
+        Raises ValueError where the file exists and overwrite is False, ProgressError where it
+        cannot be written.
         """
-        target = Path(path).expanduser().resolve()
+        target = resolved(expanded(path, "Choose another path"), "Choose another path")
         if target == self.path:
             raise ValueError(f"path: {target} is the progress file itself; choose another name.")
         if target.exists() and not overwrite:
             raise ValueError(f"path: {target} exists; choose another name or pass overwrite=True.")
         logbook = self.read()
+        mend = "Choose a file in a folder that you may write to"
         try:
-            _write(target, logbook)
+            check_plain(target, mend)
+            write(target, logbook)
         except OSError as error:
-            raise _cannot("write", target, error, "Choose a folder that you may write to") from None
+            raise cannot("write", target, error, mend) from None
         return target
 
     def import_from(self, path: str | os.PathLike[str]) -> Logbook:
@@ -126,13 +157,13 @@ class ProgressFile:
 
         Raises ProgressError where the file is missing or not a sound export; nothing changes then.
         """
-        source = Path(path).expanduser()
+        source = expanded(path, "Check the path")
         try:
-            other = _parse(source)
+            other = parse(source)
         except NewerSchema as error:
             raise ProgressError(f"{source}: {error}. Update slmlab, then import again.") from None
         except OSError as error:
-            raise _cannot("read", source, error, "Check the path") from None
+            raise cannot("read", source, error, "Check the path") from None
         except ValueError as error:
             raise ProgressError(
                 f"{source} is not a slmlab progress export: {error}. "
@@ -164,8 +195,9 @@ class ProgressFile:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         lock = filelock.FileLock(f"{self.path}.lock", timeout=LOCK_SECONDS)
-        mend = f"Set {ENVIRONMENT} to a file that you may write to"
         try:
+            # Before the lock, so that no lock file is made beside a device.
+            check_plain(self.path, MEND)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except filelock.Timeout:
@@ -173,34 +205,47 @@ class ProgressFile:
                 f"{self.path}: another program has held the lock for {LOCK_SECONDS:.0f} s. "
                 "Stop the other kernel, then run this again."
             ) from None
+        except NotImplementedError:
+            raise ProgressError(
+                f"Cannot use {self.path}: its file system knows no locks. {MEND}."
+            ) from None
         except OSError as error:
-            raise _cannot("use", self.path, error, mend) from None
+            raise cannot("use", self.path, error, MEND) from error
         try:
             yield
         except OSError as error:
-            raise _cannot("use", self.path, error, mend) from None
+            raise cannot("use", self.path, error, MEND) from error
         finally:
             lock.release()
 
     def _read(self) -> Logbook:
         # Only the holder of the lock writes, so a temporary file seen here has lost its writer.
-        for stale in self.path.parent.glob(f".{_glob_escape(self.path.name)}.*.tmp"):
-            stale.unlink(missing_ok=True)
+        remove_stale(self.path)
         try:
-            return _parse(self.path)
-        except FileNotFoundError:
-            return Logbook()
+            return self._parsed()
         except NewerSchema as error:
-            raise ProgressError(
-                f"{self.path}: {error}. Update slmlab, or set {ENVIRONMENT} to another file."
-            ) from None
+            raise self._newer(error) from None
+        except ProgressError:
+            raise
         except ValueError as error:
             aside = self._move_aside()
             raise CorruptProgress(
-                f"{self.path} is damaged: {error}. It is kept as {aside.name} in the same folder. "
-                "Run this again to go on with a fresh file; if you have an export, import it; "
+                f"{self.path} is damaged: {error}. It is kept as {aside.name} in the same folder, "
+                "and the next use starts a fresh file. If you have an export, import it; "
                 f"or mend {aside.name} and import that."
             ) from None
+
+    def _parsed(self) -> Logbook:
+        check_plain(self.path, MEND)
+        try:
+            return parse(self.path)
+        except (FileNotFoundError, EmptyFile):
+            return Logbook()
+
+    def _newer(self, error: NewerSchema) -> ProgressError:
+        return ProgressError(
+            f"{self.path}: {error}. Update slmlab, or set {ENVIRONMENT} to another file."
+        )
 
     def _move_aside(self) -> Path:
         number = 1
@@ -208,53 +253,3 @@ class ProgressFile:
             number += 1
         os.replace(self.path, aside)
         return aside
-
-
-def _cannot(verb: str, path: Path, error: OSError, mend: str) -> ProgressError:
-    return ProgressError(f"Cannot {verb} {path}: {error.strerror or error}. {mend}.")
-
-
-def _glob_escape(name: str) -> str:
-    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
-
-
-def _parse(path: Path) -> Logbook:
-    with path.open("rb") as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise ValueError(f"it is larger than {MAX_BYTES // 2**20} MB")
-    if not raw.strip():
-        raise ValueError("it is empty")
-    try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique_keys)
-    except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is not valid JSON in line {error.lineno} ({error.msg})") from None
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-    return from_json(data)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        raise ValueError("a key appears twice")
-    return data
-
-
-def _write(path: Path, logbook: Logbook) -> None:
-    """Replaces `path` as a whole: either the old or the new contents survive a crash."""
-    text = json.dumps(logbook.to_json(), indent=1, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise

@@ -52,11 +52,18 @@ def exercises(topic: str) -> tuple[Exercise, ...]:
 def get(exercise_id: str) -> Exercise:
     """The exercise with this id.
 
-    Raises ValueError listing close matches where there is none.
+    Raises ValueError listing close matches where there is none, and all ids of a topic that
+    stands alone.
     """
     if not isinstance(exercise_id, str):
         raise TypeError(
             f"exercise id must be text such as 'topic.name', not {type(exercise_id).__name__}."
+        )
+    if exercise_id in topics():
+        ids = ", ".join(item.id for item in exercises(exercise_id))
+        raise ValueError(
+            f"{exercise_id!r} is a topic and not an exercise. "
+            + (f"Its exercises: {ids}." if ids else "It has no exercises.")
         )
     if not ID_PATTERN.fullmatch(exercise_id):
         raise ValueError(

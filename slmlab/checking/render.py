@@ -54,6 +54,10 @@ class Panel:
         """The same panel for a caller that has shown it: it does not appear a second time."""
         return Shown(self.html, self.text)
 
+    def above(self, other: Panel) -> Panel:
+        """Both panels as one, this one first."""
+        return Panel(self.html + other.html, f"{self.text}\n{other.text}")
+
     def show(self) -> None:
         """Displays itself in the running notebook, or prints its text."""
         if in_notebook():

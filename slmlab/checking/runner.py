@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slmlab.checking.comparison import Exact
+from slmlab.checking.comparison import RETURNED_NONE, Exact, none_sentence
 from slmlab.checking.failure import Failure, describe, is_unattempted, signature_failure
 from slmlab.checking.spec import Case, Exercise
 from slmlab.checking.values import Opaque, plain
@@ -87,6 +87,9 @@ class _BoundedText(io.StringIO):
             super().write(text[:room])
         return len(text)
 
+    def close(self) -> None:
+        """Stays open: what the learner's code closes, the check still reads."""
+
 
 def make_cases(exercise: Exercise, seed: int) -> tuple[Case, ...]:
     """The exercise's cases for one seed.
@@ -116,7 +119,10 @@ def _execute_one(implementation: Callable[..., Any], case: Case) -> Execution:
         with contextlib.redirect_stdout(printed):
             output = implementation(**arguments)
         output = plain(output)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # SystemExit, GeneratorExit and asyncio's CancelledError are no Exception.
         if is_unattempted(error, implementation):
             return Execution(unattempted=True, printed=printed.getvalue())
         failure = describe(error, implementation)
@@ -161,7 +167,8 @@ def judge(exercise: Exercise, cases: Sequence[Case], executions: Sequence[Execut
             f"executions: {len(executions)} for {len(cases)} cases; give one for each case."
         )
     results = []
-    for case, wanted, execution in zip(cases, expected(exercise, cases), executions, strict=True):
+    answers = expected(exercise, cases)
+    for case, wanted, execution in zip(cases, answers, executions, strict=True):
         problem = None
         outcome: Outcome = "passed"
         if execution.unattempted:
@@ -170,6 +177,8 @@ def judge(exercise: Exercise, cases: Sequence[Case], executions: Sequence[Execut
             outcome, problem = "error", execution.failure.sentence
         else:
             problem = exercise.compare.problem(case.arguments, wanted, execution.output)
+            if problem == RETURNED_NONE:
+                problem = none_sentence(answers)
             outcome = "passed" if problem is None else "wrong"
         results.append(CaseResult(case, wanted, execution, outcome, problem))
     return Run(tuple(results))

@@ -152,11 +152,16 @@ def check_progress_file(path: Path | None = None) -> Finding:
     A temporary file is made where it lies, and removed; the progress itself is not touched. A
     file that is no JSON is a warning: it is kept aside on its next use.
     """
-    if path is None:
-        from slmlab.checking.progress_file import progress_path
-
-        path = progress_path()
     mend = "Set SLMLAB_PROGRESS to a file in a folder where you may write."
+    if path is None:
+        from slmlab.checking.progress_file import ProgressError, progress_path
+
+        try:
+            path = progress_path()
+        except ProgressError as error:
+            return Finding("progress file", "problem", str(error), mend)
+    if str(path) == os.devnull:
+        return Finding("progress file", "warning", f"{path} keeps nothing", mend)
     if path.is_dir():
         return Finding("progress file", "problem", f"{path} is a folder", mend)
     folder = path.parent
@@ -168,7 +173,7 @@ def check_progress_file(path: Path | None = None) -> Finding:
     except OSError as error:
         return Finding("progress file", "problem", f"{path}: {error.strerror}", mend)
     try:
-        if path.exists():
+        if path.exists() and path.stat().st_size:
             json.loads(path.read_bytes())
     except (OSError, ValueError):
         mend = "It will be kept aside; if you have an export: `slmlab progress --import FILE`."

@@ -12,6 +12,7 @@ import torch
 from tokenizers.decoders import DecodeStream
 
 from slmlab.generation.loop import generate_tokens
+from slmlab.generation.sampling import check_seed
 from slmlab.models import Decoder, model_directory
 from slmlab.models.loading import load_decoder
 
@@ -46,16 +47,25 @@ class LanguageModel:
                 ``lambda piece: print(piece, end="")``.
 
         Raises:
-            ValueError, TypeError: an empty prompt, impossible settings, too many tokens.
+            ValueError, TypeError: an empty prompt, impossible settings, too many tokens, logits
+                that are NaN or infinite.
         """
         if not isinstance(prompt, str):
             raise TypeError(f"prompt must be a str, not {type(prompt).__name__}")
+        try:
+            prompt.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"prompt holds half a surrogate pair at character {error.start}, which is no text: "
+                "remove it, or read the text as UTF-8"
+            ) from None
         if stream is not None and not callable(stream):
             raise TypeError("stream must be a function that takes a str, or None")
         generator = torch.Generator(device=self.model.device)
         if seed is None:
             generator.seed()
         else:
+            check_seed(seed)
             generator.manual_seed(seed)
         tokens = generate_tokens(
             self.model,
@@ -105,7 +115,9 @@ def load(
             lessons call ``load()``, so that they run on another model unchanged.
 
     Raises:
-        ValueError: nothing of that name, or files that are missing, truncated or do not fit.
+        ValueError: nothing of that name, files that are missing, truncated or do not fit, a
+            checkpoint that is already quantised, a dtype or device that cannot be used here.
+        TypeError: an argument of the wrong type.
     """
     if dir_or_name is None:
         dir_or_name = os.environ.get("SLMLAB_MODEL") or "tiny"
@@ -122,7 +134,9 @@ def _load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
             f"{directory} has no tokenizer.json: save the model's fast tokenizer beside it"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True)
+        # False, not the default: by default transformers asks at the prompt whether to run code
+        # that the folder brings along.
+        tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exceptions on malformed files
         raise ValueError(f"{directory}/tokenizer.json cannot be read ({error})") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):

@@ -9,6 +9,7 @@ import torch
 from slmlab.generation.sampling import check_sampling, next_token_probabilities, sample
 from slmlab.kv import ContiguousCache
 from slmlab.models import Decoder
+from slmlab.models.fields import check_whole
 
 
 def generate_tokens(
@@ -28,8 +29,13 @@ def generate_tokens(
         ValueError: an empty prompt, an id outside the vocabulary, max_new_tokens below 1, or
             more tokens in all than the model has positions.
         TypeError: ids that are not integers.
+
+    Raises (at the step where it happens):
+        ValueError: logits that are NaN or infinite.
     """
     check_sampling(temperature, top_k, top_p)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, not {generator!r}")
     _check_lengths(model, prompt_ids, max_new_tokens)
     return _loop(
         model, prompt_ids, max_new_tokens, temperature, top_k, top_p, generator, frozenset(stop_ids)
@@ -56,11 +62,18 @@ def _loop(
     step = torch.tensor([prompt_ids], device=model.device)  # (1, prompt), then (1, 1)
     for _ in range(max_new_tokens):
         logits = model.lm_head(model.hidden(step, cache)[:, -1])  # (1, vocabulary)
-        if temperature == 0.0:
-            token = int(logits.argmax(dim=-1))
-        else:
+        best, choice = logits.max(dim=-1)  # (1,) each; NaN counts as the largest
+        if temperature != 0.0:
             probabilities = next_token_probabilities(logits, temperature, top_k, top_p)
-            token = int(sample(probabilities, generator))
+            # On a GPU a draw from NaN kills the process: it becomes any draw, refused below.
+            choice = sample(probabilities.nan_to_num(nan=1.0), generator)
+        # The check rides on the one number that is fetched each step, so it costs no extra wait.
+        token = int(torch.where(best.isfinite(), choice, -1))
+        if token < 0:
+            raise ValueError(
+                f"the model's logits are NaN or infinite after {cache.length} tokens: its weights "
+                f"are damaged, or {model.dtype} overflows; load it again with dtype=torch.float32"
+            )
         if token in stop_ids:
             return
         yield token
@@ -68,10 +81,7 @@ def _loop(
 
 
 def _check_lengths(model: Decoder, prompt_ids: list[int], max_new_tokens: int) -> None:
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
-        raise TypeError(f"max_new_tokens must be an int, not {max_new_tokens!r}")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
+    check_whole("max_new_tokens", max_new_tokens)
     if len(prompt_ids) == 0:
         raise ValueError("the prompt is empty: give at least one token to continue from")
     vocabulary = model.config.vocab_size

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from slmlab.models.config import ModelConfig
+from slmlab.models.fields import check_whole
+from slmlab.models.placement import check_device, check_dtype
 
 
 class ContiguousCache:
@@ -22,7 +24,9 @@ class ContiguousCache:
         dtype, device: of the stored keys and values.
 
     Raises:
-        ValueError: sizes below 1, or an append past ``max_length``.
+        ValueError: sizes below 1, a dtype or device that cannot be used, an append past
+            ``max_length`` or of another model's layers, shape or dtype.
+        TypeError: sizes that are not ints, no torch.dtype, no device.
     """
 
     def __init__(
@@ -34,8 +38,10 @@ class ContiguousCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        if batch < 1 or max_length < 1:
-            raise ValueError(f"batch={batch} and max_length={max_length} must be at least 1")
+        check_whole("batch", batch)
+        check_whole("max_length", max_length)
+        check_dtype(dtype)
+        device = check_device(device)
         shape = (
             config.num_hidden_layers,
             batch,
@@ -45,6 +51,7 @@ class ContiguousCache:
         )  # (layers, batch, kv_heads, time, head_dim)
         self._keys = torch.empty(shape, dtype=dtype, device=device)
         self._values = torch.empty(shape, dtype=dtype, device=device)
+        self._sizes = (batch, config.num_key_value_heads, config.head_dim)
         self._last_layer = config.num_hidden_layers - 1
         self.max_length = max_length
         self.length = 0
@@ -59,6 +66,22 @@ class ContiguousCache:
         Returns:
             keys, values: (batch, kv_heads, length + T, head_dim), views into the cache.
         """
+        batch, kv_heads, head_dim = self._sizes
+        if (
+            k.shape != (batch, kv_heads, k.shape[-2], head_dim)
+            or k.shape != v.shape
+            or not 0 <= layer <= self._last_layer
+        ):
+            raise ValueError(
+                f"layer {layer} appends keys {tuple(k.shape)} and values {tuple(v.shape)}, this "
+                f"cache takes layers 0 to {self._last_layer} and (batch, kv_heads, T, head_dim) = "
+                f"({batch}, {kv_heads}, T, {head_dim}): make it with this model's config and batch"
+            )
+        if k.dtype != self._keys.dtype or v.dtype != self._keys.dtype:
+            raise ValueError(
+                f"layer {layer} appends {k.dtype} to a cache of {self._keys.dtype}: make it with "
+                "dtype=model.dtype"
+            )
         end = self.length + k.shape[2]
         if end > self.max_length:
             raise ValueError(
@@ -73,6 +96,8 @@ class ContiguousCache:
 
     def truncate(self, n: int) -> None:
         """Keep the first ``n`` tokens; what follows is overwritten by the next append."""
+        if isinstance(n, bool) or not isinstance(n, int):
+            raise TypeError(f"n must be an int, not {n!r}")
         if not 0 <= n <= self.length:
             raise ValueError(f"n={n} must lie between 0 and the cache's length {self.length}")
         self.length = n

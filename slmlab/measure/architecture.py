@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from slmlab.models.fields import check_whole
+
 _NEEDED = (
     "vocab_size",
     "hidden_size",
@@ -64,17 +66,17 @@ def read_architecture(config: Any) -> Architecture:
     missing num_key_value_heads means one for each head, a missing head_dim hidden_size / heads.
     Norms and biases follow Llama, Qwen2 and Qwen3; other families differ there by less than a
     thousandth of the whole. Raises ValueError for a missing or non-positive size, an expert
-    mixture, or an MLP without a gate.
+    mixture, or an MLP without a gate; TypeError for a size that is no int.
     """
     sizes: dict[str, int] = {}
     for name in _NEEDED:
         value = _field(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if value is None:
             raise ValueError(
-                f"config has {name}={value!r}: a positive int is needed (pass a config with "
-                "Hugging Face names, as model.config)"
+                f"config has {name}=None: a positive int is needed (pass a config with Hugging "
+                "Face names, as model.config)"
             )
-        sizes[name] = value
+        sizes[name] = check_whole(f"config field {name}", value)
     family = str(_field(config, "model_type", ""))
     experts = [name for name in _EXPERTS if _field(config, name, 0)]
     if experts:
@@ -85,8 +87,10 @@ def read_architecture(config: Any) -> Architecture:
         )
     width, wide = sizes["hidden_size"], sizes["intermediate_size"]
     layers, heads = sizes["num_hidden_layers"], sizes["num_attention_heads"]
-    kv_heads = int(_field(config, "num_key_value_heads", heads))
-    head_dim = int(_field(config, "head_dim", width // heads))
+    kv_heads = check_whole(
+        "config field num_key_value_heads", _field(config, "num_key_value_heads", heads)
+    )
+    head_dim = check_whole("config field head_dim", _field(config, "head_dim", width // heads))
     queries, keys = heads * head_dim, kv_heads * head_dim
     linears = (
         (queries, width, layers),

@@ -23,6 +23,7 @@ from slmlab.measure.timing import (
     Times,
     as_times,
     check_count,
+    check_threads,
     synchronize,
     threads,
     time_once,
@@ -158,8 +159,8 @@ def tokens_per_second(
     own, prompt_tokens is then its length. new_tokens: single-token passes timed together.
     repeats: timed rounds of one prefill and one decode. warmup: rounds before, untimed.
     num_threads: torch threads while it runs, None leaves them. Stop tokens do not stop it.
-    Raises ValueError for a count below 1 (warmup: 0), more tokens than the model has
-    positions, ids outside the vocabulary; TypeError for wrong types.
+    Raises ValueError for a count below 1 (warmup: 0), more threads than the machine
+    has cores, more tokens than the model has positions, ids outside the vocabulary; TypeError for wrong types.
     """
     model = unwrap(model_or_lm)
     check_count("new_tokens", new_tokens, 1)
@@ -167,7 +168,7 @@ def tokens_per_second(
     check_count("repeats", repeats, 1)
     check_count("warmup", warmup, 0)
     if num_threads is not None:
-        check_count("num_threads", num_threads, 1)
+        check_threads("num_threads", num_threads)
     vocabulary = vocabulary_size(model)
     if prompt_ids is None:
         prompt_ids = (torch.arange(prompt_tokens) * 7919) % (vocabulary or prompt_tokens)

@@ -83,15 +83,21 @@ def entropy_gap(lm: LanguageModel, task: str = "stories", limit: int | None = No
     """Bits a token on fresh draws of ``task``, and the floor that no model can beat on average.
 
     The floor is that of the very documents scored (their summed -log2 probability), so that the
-    luck of the draw is on both sides. Raises ValueError for an unknown task.
+    luck of the draw is on both sides. Raises ValueError for an unknown task, and for a tokenizer
+    without a token that ends a document.
     """
+    end = lm.tokenizer.eos_token_id
+    if end is None:
+        raise ValueError(
+            "the tokenizer has no eos token to put before and after a document: set its "
+            "eos_token to what stood between documents in training"
+        )
     samples = evaluation_set(task, split="training").samples
     if limit is not None:
         samples = samples[: check_count("limit", limit, 1)]
-    end = lm.tokenizer.eos_token_id
     nats, tokens = 0.0, 0
     for sample in samples:
-        ids = [end, *lm.tokenizer.encode(sample.text), end]
+        ids = [end, *_encoded(lm, sample.text), end]
         result = score(lm.model, ids)
         nats += result.nll_nats
         tokens += result.tokens
@@ -104,15 +110,22 @@ def entropy_gap(lm: LanguageModel, task: str = "stories", limit: int | None = No
     )
 
 
+def _encoded(lm: LanguageModel, text: str) -> list[int]:
+    """The text's own ids: no token is put before it that the caller does not ask for."""
+    return list(lm.tokenizer.encode(text, add_special_tokens=False))
+
+
 def _answer(lm: LanguageModel, prompt: str) -> str:
-    ids = lm.tokenizer.encode(prompt)
+    ids = _encoded(lm, prompt)
     tokens = generate_tokens(
         lm.model,
         ids,
         max_new_tokens=LONGEST_ANSWER_TOKENS,
         stop_ids=lm.model.config.eos_token_ids,
     )
-    newline = None if prompt.endswith("\n") else lm.tokenizer.encode("\n")[0]
+    # Some tokenizers put a space before a text that stands alone; the line break comes last.
+    spelled = _encoded(lm, "\n")
+    newline = None if prompt.endswith("\n") or not spelled else spelled[-1]
     answer: list[int] = []
     for token in tokens:
         if token == newline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,12 @@ import torch
 
 @contextmanager
 def threads(count: int | None) -> Iterator[int]:
-    """torch's intra-op thread count inside the block; None leaves it. Put back after."""
+    """torch's intra-op thread count inside the block; None leaves it. Put back after.
+
+    Raises as `check_threads`.
+    """
+    if count is not None:
+        check_threads("num_threads", count)
     before = torch.get_num_threads()
     if count is not None and count != before:
         torch.set_num_threads(count)
@@ -32,6 +38,18 @@ def check_count(name: str, value: Any, least: int) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return value
+
+
+def check_threads(name: str, value: Any) -> int:
+    """``value`` as a checked thread count: 1 .. the machine's cores, else as `check_count`.
+
+    torch ends the process with a segmentation fault where the system refuses it a thread.
+    """
+    count = check_count(name, value, 1)
+    cores = os.cpu_count() or 1
+    if count > cores:
+        raise ValueError(f"{name} is {count}, this machine has {cores} core(s): at most {cores}")
+    return count
 
 
 def synchronize(device: torch.device) -> None:
@@ -135,7 +153,8 @@ def interleaved(
 
     repeats: timed pairs. warmup: pairs run before, untimed. num_threads: torch threads while
     it runs, None leaves them. On an accelerator the callables must synchronise themselves.
-    Raises TypeError where a or b cannot be called, ValueError for repeats < 1 or warmup < 0.
+    Raises TypeError where a or b cannot be called, ValueError for repeats < 1, warmup < 0 or
+    num_threads outside 1 .. the machine's cores.
     """
     for name, function in (("a", a), ("b", b)):
         if not callable(function):
@@ -143,7 +162,7 @@ def interleaved(
     check_count("repeats", repeats, 1)
     check_count("warmup", warmup, 0)
     if num_threads is not None:
-        check_count("num_threads", num_threads, 1)
+        check_threads("num_threads", num_threads)
     times_a: list[tuple[float, float]] = []
     times_b: list[tuple[float, float]] = []
     with threads(num_threads):

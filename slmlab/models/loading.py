@@ -109,7 +109,7 @@ def read_config(directory: Path) -> ModelConfig:
         ) from None
     try:
         return ModelConfig.from_hf(theirs)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"{file}: {error}") from None
 
 

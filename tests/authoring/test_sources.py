@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from authoring.assignments import BLANK_BODY
-from authoring.build import build
+from authoring.build import build, check
 from authoring.failure import BuildError
 from tests.authoring.tree import EXERCISES, LESSON, TOPIC, built, make_tree, source_path
 
@@ -79,6 +79,9 @@ def test_the_limit_is_twenty_five_code_cells_a_lesson(tmp_path: Path) -> None:
         (LESSON, EXERCISES.replace("    ### END SOLUTION\n", ""), "one region between"),
         (LESSON, EXERCISES.replace('@exercise("fake.double")\n', ""), "one region between"),
         (LESSON, EXERCISES.replace("### BEGIN", "### START"), "one region between"),
+        (LESSON, EXERCISES.replace("    ### END", "    ### BEGIN SOLUTION\n    ### END"), "own"),
+        (LESSON, EXERCISES.replace("### BEGIN", "# BEGIN"), "one region between"),
+        (LESSON, EXERCISES.replace("# Twice the", "# BEGIN SOLUTION the"), "cell 07-x003"),
         (LESSON, EXERCISES.replace("fake.double", "Double"), "must look like 'topic.name'"),
         (LESSON, EXERCISES + EXERCISES.split("\n\n# %%\n")[-2].join(["\n# %%\n", ""]), "twice"),
         (LESSON, "# %%\n1\n", "no exercise cell"),
@@ -104,4 +107,19 @@ def test_folders_that_are_no_topics_are_left_alone(tmp_path: Path) -> None:
     make_tree(tmp_path, LESSON, EXERCISES)
     (tmp_path / "authoring" / "__pycache__").mkdir()
     (tmp_path / "authoring" / "build.py").write_text("")
+    assert len(build(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("file", ["lesson.py", "exercises.py"])
+def test_a_source_in_another_encoding_is_named(tmp_path: Path, file: str) -> None:
+    build(make_tree(tmp_path))
+    path = source_path(tmp_path, file)
+    path.write_bytes(path.read_bytes() + "# größer\n".encode("latin-1"))
+    with pytest.raises(BuildError, match=rf"authoring/{TOPIC}/{file} is not UTF-8 text"):
+        build(tmp_path)
+    assert any(f"{file} is not UTF-8 text" in sentence for sentence in check(tmp_path))
+
+
+def test_lesson_prose_may_name_the_marks(tmp_path: Path) -> None:
+    make_tree(tmp_path, LESSON.replace("# # A", "# # BEGIN SOLUTION marks a"))
     assert len(build(tmp_path)) == 3

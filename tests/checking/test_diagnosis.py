@@ -165,6 +165,49 @@ def test_invariant_exercises_know_their_mistakes() -> None:
     assert of(spec, lambda budget: budget + budget).mistake is spec.mistakes[0]
 
 
+def test_an_invariants_finding_follows_the_sentence_of_a_mistake() -> None:
+    spec = make_exercise(
+        lambda budget: budget,
+        [{"budget": 3}, {"budget": 5}],
+        Invariant(
+            lambda a, out: None if out <= a["budget"] else f"The answer is {out - a['budget']} over"
+        ),
+        wrong=(lambda budget: 2 * budget,),
+    )
+    found = of(spec, lambda budget: budget + budget)
+    assert found.sentence == "This is the sentence of mistake 0. The answer is 3 over."
+
+
+def first_even(x: list[int]) -> int | None:
+    return next((n for n in x if n % 2 == 0), None)
+
+
+def under_invariant(x: Any, output: Any) -> str | None:
+    return None if output == first_even(x["x"]) else "Not the first even one."
+
+
+@pytest.mark.parametrize("compare", [Exact(), Close(), Invariant(under_invariant)])
+def test_none_is_no_missing_return_where_it_is_an_answer(compare: Any) -> None:
+    inputs = [{"x": [1]}, {"x": [2]}, {"x": [3, 4]}, {"x": [5, 7, 8]}]
+    spec = make_exercise(first_even, inputs, compare)
+    for answer in (lambda x: None, lambda x: None if x in ([1], [2]) else 1):
+        found = of(spec, answer)
+        assert "return missing" not in found.sentence
+        assert "right in other cases and not in this one" in found.sentence
+    always = make_exercise(first_even, inputs[1:], compare)
+    assert "is a return missing?" in of(always, lambda x: None).sentence
+
+
+@pytest.mark.parametrize("compare", [Exact(), Close()])
+def test_an_int_beyond_floats_is_a_wrong_answer(compare: Any) -> None:
+    huge = 10**400
+    for reference in (lambda x: 3, lambda x: [1, 2], lambda x: 10**400 + 1):
+        spec = make_exercise(reference, [{"x": 1}, {"x": 2}], compare)
+        for answer in (huge, [huge, 2], -huge, 10**5000):
+            found = of(spec, lambda x, answer=answer: answer)
+            assert found.counterexample is not None and found.sentence
+
+
 def test_an_error_shows_the_case_that_raises() -> None:
     found = of(NUMBERS, lambda x: 0.0 if x < 10 else 1 / 0)
     assert "ZeroDivisionError" in found.sentence

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 
 from slmlab.checking import ProgressFile, calibration_plot, measured, predict
+from slmlab.checking.logbook import Guess, PredictionRecord, now
 from slmlab.checking.numbers_text import quantity
 
 mpl.use("Agg")
@@ -112,7 +113,20 @@ def test_numbers_of_other_libraries(value: Any) -> None:
     assert measured("x", value).ratio == 1.0
 
 
-@pytest.mark.parametrize("value", [0, -1, math.inf, -math.inf, math.nan, 10**400, 1e301])
+@pytest.mark.parametrize(
+    "value",
+    [
+        0,
+        -1,
+        math.inf,
+        -math.inf,
+        math.nan,
+        10**400,
+        1e101,
+        1e-101,
+        pytest.param(10**5000, id="huge"),
+    ],
+)
 def test_values_that_cannot_be_scored(value: Any) -> None:
     for call in (predict, measured):
         with pytest.raises(ValueError, match="value"):
@@ -159,6 +173,24 @@ def test_the_plot(tmp_path: Path) -> None:
     assert points == {(100, 320): "^", (4e6, 5e6): "o", (3, 3): "o"}
     labels = {text.get_text() for text in axes.texts}
     assert {"tok/s at int4 [tok/s]", "bytes $a$_b [B]", "KL"} <= labels
+    figure.savefig(tmp_path / "plot.png")
+
+
+def test_the_plot_of_the_farthest_numbers(tmp_path: Path) -> None:
+    predict("far", 1e100)
+    assert measured("far", 1e-100).ratio == pytest.approx(1e200)
+    predict("near", 1e-100)
+    measured("near", 1e-100)
+    calibration_plot().savefig(tmp_path / "plot.png")
+
+
+def test_the_plot_leaves_out_what_an_older_file_holds(tmp_path: Path) -> None:
+    record = PredictionRecord((Guess(now(), 1e299),), now(), now(), 1e-299)
+    ProgressFile().update(lambda logbook: logbook.with_prediction("old", record))
+    predict("x", 2.0)
+    measured("x", 2.0)
+    figure = calibration_plot()
+    assert figure.axes[0].get_title(loc="left").startswith("1 of 1 prediction")
     figure.savefig(tmp_path / "plot.png")
 
 

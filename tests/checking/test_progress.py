@@ -92,7 +92,7 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("raw", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("raw", [raw for raw in DAMAGE.values() if raw])
 def test_damage_is_named_and_kept_aside(store: ProgressFile, raw: bytes) -> None:
     store.path.parent.mkdir()
     for number in (1, 2):
@@ -106,6 +106,16 @@ def test_damage_is_named_and_kept_aside(store: ProgressFile, raw: bytes) -> None
         assert not store.path.exists()
     store.record_outcome("a.b", "passed", 1.0)
     assert rows(store)["a.b"].outcome == "passed"
+
+
+@pytest.mark.parametrize("raw", [b"", b" \n"])
+def test_an_empty_file_is_a_fresh_one(store: ProgressFile, raw: bytes) -> None:
+    store.path.parent.mkdir()
+    store.path.write_bytes(raw)
+    assert store.read() == Logbook() and store.path.read_bytes() == raw
+    store.record_outcome("a.b", "passed", 1.0)
+    assert set(rows(store)) == {"a.b"}
+    assert {p.name for p in store.path.parent.iterdir()} <= {"progress.json", "progress.json.lock"}
 
 
 def test_a_newer_file_is_left_alone(store: ProgressFile) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slmlab.checking import registered, registry
+from slmlab.checking import exercise, registered, registry
 from tests.checking.fake_topic import BYTES, EXERCISES, INT8
 
 
@@ -70,6 +70,14 @@ def test_unknown_topics_and_wrong_types(installed: list[EntryPoint]) -> None:
         registry.get("absmax")
     with pytest.raises(TypeError, match="not int"):
         registry.get(3)  # type: ignore[arg-type]
+
+
+def test_a_topic_alone_lists_its_exercises(installed: list[EntryPoint]) -> None:
+    for call in (registry.get, exercise):
+        with pytest.raises(ValueError, match=f"'fake' is a topic.*{INT8}, {BYTES}"):
+            call("fake")
+    with registered("none", ()), pytest.raises(ValueError, match="no exercises"):
+        registry.get("none")
 
 
 def test_registered_comes_and_goes() -> None:

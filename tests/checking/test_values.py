@@ -1,5 +1,6 @@
 """plain() takes a copy that the learner's object has no say in."""
 
+import warnings
 from collections import OrderedDict, namedtuple
 from enum import IntEnum
 from typing import Any
@@ -127,7 +128,38 @@ def test_what_is_not_data_is_named(value: Any, name: str) -> None:
 def test_a_list_that_holds_itself_ends() -> None:
     loop: list[Any] = []
     loop.append(loop)
-    assert "nested deeper" in leaves(plain(loop))[0][1].type_name
+    assert "holds itself" in leaves(plain(loop))[0][1].type_name
+
+
+def test_structures_that_fan_out_end() -> None:
+    twice: list[Any] = []
+    twice += [twice, {"again": twice}]
+    assert plain(twice) == [Opaque("list that holds itself"), {"again": plain(twice)[0]}]
+    shared: Any = [0.0]
+    for _ in range(18):
+        shared = [shared] * 4
+    assert plain(shared) == Opaque("list of more than 200000 items")
+    one = [1, 2]
+    assert plain([one, one]) == [[1, 2], [1, 2]]
+    deep: list[Any] = []
+    for _ in range(30):
+        deep = [deep]
+    found = plain(deep)
+    while isinstance(found, list):
+        found = found[0]
+    assert "nested deeper" in found.type_name
+
+
+def test_rare_tensors_are_named_or_widened() -> None:
+    with warnings.catch_warnings():
+        # torch warns that these are experimental or on their way out.
+        warnings.simplefilter("ignore")
+        quantized = torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.qint8)
+        nested = torch.nested.nested_tensor([torch.ones(1), torch.ones(2)])
+        half = torch.tensor([1 + 2j]).to(torch.complex32)
+    assert plain(quantized) == Opaque("quantized torch.Tensor")
+    assert plain(nested) == Opaque("nested torch.Tensor")
+    assert as_array(plain(half)).tolist() == [1 + 2j]
 
 
 def test_numbers_are_counted_through_structures() -> None:

@@ -1,6 +1,7 @@
 """The commands through typer's runner, and as processes where start-up matters."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,32 @@ def test_update_reports_what_it_kept(clone: Path, monkeypatch: pytest.MonkeyPatc
     assert "restored" in call("update", "--restore")
     (clone / "work/.slmlab-manifest.json").write_text("{")
     assert "could not be read" in call("update")
+
+
+def test_update_fills_no_foreign_folder(clone: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "thesis"
+    foreign.mkdir()
+    (foreign / "chapter.ipynb").write_text("mine")
+    output = call("update", str(foreign), code=1)
+    assert f'`slmlab lab "{foreign}"`' in output and output.count("\n") == 1
+    assert [path.name for path in foreign.iterdir()] == ["chapter.ipynb"]
+
+
+def test_a_terminal_of_plain_letters_still_lists(clone: Path) -> None:
+    edit(clone / LESSON, "# Größer")
+    (clone / "list.py").write_text(
+        "from pathlib import Path\nfrom slmlab.cli import main, workbook\n"
+        "made = workbook.Workbook(Path.cwd(), checkout=True)\n"
+        "workbook.find_workbook = lambda: made\nmain.app(['list'])\n"
+    )
+    for encoding in ("ascii", "ascii:surrogateescape"):
+        done = subprocess.run(
+            [sys.executable, "list.py"],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"Gr??er" in done.stdout
 
 
 def test_system_errors_are_one_sentence(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,3 +70,35 @@ def test_bad_arguments_end_in_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in done.output
     done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "none")])
     assert done.exit_code == 1 and "Traceback" not in done.output
+
+
+def test_an_interrupt_has_its_own_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("slmlab.training.train", interrupted)
+    done = CliRunner().invoke(app, ["train", "tiny", "--out", str(tmp_path / "model")])
+    assert done.exit_code == 130 and "Every finished step is kept" in done.output
+
+
+def test_training_refuses_threads_and_places_before_it_starts(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["train", "tiny", "--threads", "0"])
+    assert done.exit_code == 2
+    done = CliRunner().invoke(app, ["train", "tiny", "--threads", "100000"])
+    assert done.exit_code == 1 and "threads must lie between 1 and" in done.output
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(app, ["train", "tiny", "--out", str(tmp_path / "file")])
+    assert done.exit_code == 1 and "is a file; name another" in done.output
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"\xff", b'{"recipe": {}}', b'{"recipe": 3}', b"[" * 100_000]
+)
+def test_a_damaged_training_record_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "training.json").write_bytes(content)
+    for words in ([], ["--card"]):
+        done = CliRunner().invoke(app, ["evaluate", str(tmp_path), *words])
+        assert done.exit_code == 1 and "training.json is damaged" in done.output
+        assert done.output.count("\n") == 1

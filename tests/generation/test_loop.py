@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 import slmlab
 from slmlab.generation import LanguageModel, generate_tokens
-from slmlab.models import Decoder
+from slmlab.models import Decoder, ModelConfig, save_decoder
 from tests.models.layouts import random_model, saved
 
 LAYOUTS_TO_RUN = ["llama", "llama3-rope", "mistral-window", "qwen2-mixed-window", "qwen3"]
@@ -91,6 +92,13 @@ def test_stop_id_ends_the_loop(lm: LanguageModel) -> None:
         ({"prompt": "a", "max_new_tokens": 999}, ValueError, "ask for at most 255 new tokens"),
         ({"prompt": "a", "stream": "yes"}, TypeError, "stream must be a function"),
         ({"prompt": "a", "temperature": -1}, ValueError, "temperature=-1"),
+        ({"prompt": "a", "temperature": 10**400}, ValueError, "temperature=1000"),
+        ({"prompt": "a", "top_p": "0.9"}, TypeError, "top_p must be a number"),
+        ({"prompt": "a", "seed": "7"}, TypeError, "seed must be an int or None, not '7'"),
+        ({"prompt": "a", "seed": 7.0}, TypeError, "seed must be an int or None"),
+        ({"prompt": "a", "seed": True}, TypeError, "seed must be an int or None"),
+        ({"prompt": "a", "seed": 2**64}, ValueError, "seed must fit into 64 bits"),
+        ({"prompt": "ab\ud800"}, ValueError, "half a surrogate pair at character 2"),
     ],
 )
 def test_bad_arguments(
@@ -105,3 +113,38 @@ def test_bad_ids_are_refused_before_the_first_token(lm: LanguageModel) -> None:
         generate_tokens(lm.model, [1, 300], max_new_tokens=4)
     with pytest.raises(TypeError, match=r"prompt ids must be ints, not 1\.5"):
         generate_tokens(lm.model, [1.5], max_new_tokens=4)  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_damaged_weights_are_named(value: float, temperature: float) -> None:
+    model = Decoder(ModelConfig("llama", 17, 12, 16, 2, 4, 2, 6, 64)).eval()
+    model.lm_head.weight.data[5] = value
+    tokens = generate_tokens(model, [1, 2, 3], max_new_tokens=4, temperature=temperature)
+    with pytest.raises(ValueError, match="logits are NaN or infinite after 3 tokens"):
+        next(tokens)
+
+
+def test_generator_must_be_one(lm: LanguageModel) -> None:
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
+        generate_tokens(lm.model, [1], max_new_tokens=1, generator=3)  # type: ignore[arg-type]
+
+
+def test_code_of_a_model_folder_is_never_run(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nTokenizer = None\n")
+    file = tmp_path / "tokenizer_config.json"
+    values = {**json.loads(file.read_text()), "tokenizer_class": "TheirTokenizer"}
+    values["auto_map"] = {"AutoTokenizer": [None, "code.TheirTokenizer"]}
+    file.write_text(json.dumps(values))
+    save_decoder(lm.model, tmp_path, torch.float32)
+
+    def asked(*_: object) -> str:
+        raise AssertionError("transformers asked whether to run code")
+
+    monkeypatch.setattr("builtins.input", asked)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        slmlab.load(tmp_path)
+    assert not (tmp_path / "ran").exists()

@@ -97,8 +97,36 @@ def test_sample_follows_the_distribution() -> None:
         ({"top_k": 2.5}, TypeError, "top_k must be an int"),
         ({"top_p": 0.0}, ValueError, r"top_p=0.0 must lie in \(0, 1\]"),
         ({"top_p": 1.1}, ValueError, "top_p=1.1"),
+        ({"top_p": "0.9"}, TypeError, "top_p must be a number, not '0.9'"),
+        ({"top_p": True}, TypeError, "top_p must be a number"),
+        ({"top_p": float("nan")}, ValueError, "top_p=nan"),
+        ({"temperature": 10**400}, ValueError, "temperature=10000"),
     ],
 )
 def test_bad_settings(settings_: dict[str, object], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         next_token_probabilities(torch.zeros(1, 4), **settings_)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("p", [1e-300, 1e-46, 5e-324])
+def test_the_most_likely_token_always_stays(p: float) -> None:
+    logits = logits_of(3)
+    kept = top_p_filter(logits, p).isfinite()
+    assert torch.equal(kept.nonzero()[:, 1], logits.argmax(dim=-1))
+    assert torch.equal(next_token_probabilities(logits, 1.0, None, p).argmax(-1), logits.argmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-50, 1e-40, 1e-10])
+def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
+    logits = logits_of(4)
+    logits[:, 7] = float("-inf")
+    wanted = next_token_probabilities(logits, 0.0)
+    assert torch.equal(next_token_probabilities(logits, temperature), wanted)
+    assert torch.equal(next_token_probabilities(logits, temperature, 5, 0.9), wanted)
+
+
+def test_a_huge_temperature_is_uniform_over_what_is_allowed() -> None:
+    logits = torch.tensor([[1.0, float("-inf"), -30.0, 4.0]])
+    for temperature in (1e37, 1e300):
+        got = next_token_probabilities(logits, temperature)
+        torch.testing.assert_close(got, torch.tensor([[1 / 3, 0.0, 1 / 3, 1 / 3]]))

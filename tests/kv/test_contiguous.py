@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmlab.kv import ContiguousCache, kv_bytes
-from slmlab.models import ModelConfig
+from slmlab.models import Decoder, ModelConfig
 
 CONFIG = ModelConfig("llama", 17, 12, 16, 2, 4, 2, 6, 64)
 STEPS = st.lists(
@@ -44,6 +46,10 @@ def test_equals_plain_concatenation(steps: list[tuple[str, float]], batch: int) 
 def test_limits() -> None:
     with pytest.raises(ValueError, match="max_length=0 must be at least 1"):
         ContiguousCache(CONFIG, max_length=0)
+    with pytest.raises(TypeError, match=r"max_length must be an int, not 4\.0"):
+        ContiguousCache(CONFIG, max_length=4.0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"dtype must be a torch\.dtype"):
+        ContiguousCache(CONFIG, max_length=4, dtype="float16")  # type: ignore[arg-type]
     cache = ContiguousCache(CONFIG, max_length=4)
     k = torch.zeros(1, 2, 5, 6)
     with pytest.raises(ValueError, match="max_length=4 is too small: this pass ends at token 5"):
@@ -52,6 +58,38 @@ def test_limits() -> None:
     for n in (-1, 1):
         with pytest.raises(ValueError, match="must lie between 0 and the cache's length 0"):
             cache.truncate(n)
+    for odd in (0.0, True, "0"):
+        with pytest.raises(TypeError, match="n must be an int"):
+            cache.truncate(odd)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 1, 6), (1, 4, 1, 6), (1, 2, 1, 8), (1, 2, 6)])
+def test_another_models_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    cache = ContiguousCache(CONFIG, max_length=4)
+    k = torch.zeros(shape)
+    with pytest.raises(ValueError, match=r"= \(1, 2, T, 6\): make it with this model's config"):
+        cache.append(0, k, k)
+    with pytest.raises(ValueError, match="make it with this model's config"):
+        cache.append(0, torch.zeros(1, 2, 1, 6), torch.zeros(1, 2, 2, 6))
+
+
+def test_another_models_dtype_is_refused() -> None:
+    cache = ContiguousCache(CONFIG, max_length=4, dtype=torch.float16)
+    k = torch.zeros(1, 2, 1, 6)
+    with pytest.raises(ValueError, match=r"torch\.float32 to a cache of torch\.float16"):
+        cache.append(0, k, k)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"), [(1, "takes layers 0 to 0"), (3, "did not advance by the 4 tokens")]
+)
+def test_a_cache_of_another_number_of_layers_is_noticed(layers: int, message: str) -> None:
+    model = Decoder(CONFIG).eval()
+    cache = ContiguousCache(
+        replace(CONFIG, num_hidden_layers=layers, layer_windows=()), max_length=8
+    )
+    with pytest.raises(ValueError, match=message):
+        model(torch.arange(4)[None], cache)
 
 
 class Shape:
@@ -104,3 +142,35 @@ def test_bad_arguments() -> None:
         kv_bytes(CONFIG, -1)
     with pytest.raises(ValueError, match="config needs num_hidden_layers"):
         kv_bytes(object(), 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"num_key_value_heads": 0}, ValueError, "num_key_value_heads=0 must be at least 1"),
+        ({"num_hidden_layers": -2}, ValueError, "num_hidden_layers=-2 must be at least 1"),
+        ({"head_dim": 64.0}, TypeError, r"head_dim must be an int, not 64\.0"),
+        ({"num_attention_heads": "32"}, TypeError, "num_attention_heads must be an int"),
+        ({"sliding_window": -1}, ValueError, "sliding_window=-1 must be at least 1"),
+        ({"sliding_window": 0}, ValueError, "sliding_window=0 must be at least 1"),
+        ({"layer_windows": (None,)}, ValueError, "layer_windows names 1 layers"),
+        (
+            {"sliding_window": 4, "layer_types": ["full_attention"]},
+            ValueError,
+            "layer_types names 1 layers, num_hidden_layers says 16",
+        ),
+        ({"head_dim": None}, ValueError, "config needs head_dim, or hidden_size"),
+        ({"head_dim": None, "hidden_size": 8}, ValueError, "=0 must be at least 1"),
+    ],
+)
+def test_bad_sizes(changes: dict[str, object], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        kv_bytes(Shape(**{**LLAMA_32_1B.__dict__, **changes}), 8)
+
+
+@pytest.mark.parametrize("odd", [1.5, True, "8"])
+def test_counts_are_ints(odd: object) -> None:
+    with pytest.raises(TypeError, match="tokens must be an int"):
+        kv_bytes(CONFIG, odd)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="batch must be an int"):
+        kv_bytes(CONFIG, 8, odd)  # type: ignore[arg-type]

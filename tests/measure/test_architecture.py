@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,3 +45,20 @@ def test_counts_equal_the_real_models(config, model):
     decoder = Decoder(own)
     assert read_architecture(own).parameters == own.parameter_count() == count
     assert weight_bytes_stored(own, "float32") == sum(p.nbytes for p in decoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"num_key_value_heads": 0}, ValueError, "num_key_value_heads=0 must be at least 1"),
+        ({"num_key_value_heads": "2"}, TypeError, "num_key_value_heads must be an int"),
+        ({"head_dim": -16}, ValueError, "head_dim=-16 must be at least 1"),
+        ({"head_dim": 16.0}, TypeError, "head_dim must be an int"),
+        ({"hidden_size": 2}, ValueError, "head_dim=0 must be at least 1"),
+        ({"vocab_size": 96.0}, TypeError, "vocab_size must be an int"),
+        ({"num_hidden_layers": None}, ValueError, "num_hidden_layers=None"),
+    ],
+)
+def test_sizes_are_positive_ints(changes, kind, message):
+    with pytest.raises(kind, match=message):
+        read_architecture(SimpleNamespace(**{**_SIZES, **changes}))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from slmlab.measure import interleaved, tokens_per_second
 from slmlab.measure.speed import DecoderStepper, TransformersStepper, stepper
+from slmlab.measure.timing import check_threads, threads
 
 
 def lengths_read(model, embedding, **options):
@@ -73,6 +75,8 @@ def test_a_prompt_of_ones_own(decoder):
         ({"repeats": 0}, ValueError, "repeats must be at least 1"),
         ({"warmup": -1}, ValueError, "warmup must be at least 0"),
         ({"num_threads": 0}, ValueError, "num_threads must be at least 1"),
+        ({"num_threads": 100_000}, ValueError, "num_threads is 100000, this machine has"),
+        ({"num_threads": True}, TypeError, "num_threads must be an int"),
         ({"repeats": 1.5}, TypeError, "repeats must be an int"),
         ({"prompt_tokens": 60, "new_tokens": 10}, ValueError, "64 positions: ask for 6 fewer"),
         ({"prompt_ids": [99]}, ValueError, "outside the vocabulary"),
@@ -106,6 +110,23 @@ def test_interleaved_refuses_what_it_cannot_call():
         interleaved(lambda: None, 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="repeats"):
         interleaved(lambda: None, lambda: None, repeats=0)
+
+
+@pytest.mark.parametrize("cores", [1, 4, None])
+def test_no_more_threads_than_cores(cores, monkeypatch):
+    wanted: list[int] = []
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(torch, "set_num_threads", wanted.append)
+    most = cores or 1
+    assert check_threads("num_threads", most) == most
+    for bad in (most + 1, 100_000, 10**30, 0, -1):
+        for call in (
+            lambda bad=bad: interleaved(lambda: None, lambda: None, num_threads=bad),
+            lambda bad=bad: threads(bad).__enter__(),
+        ):
+            with pytest.raises(ValueError, match="num_threads"):
+                call()
+    assert wanted == []
 
 
 def test_threads_come_back_after_an_error():

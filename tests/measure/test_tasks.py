@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +70,45 @@ def test_only_the_line_counts_in_sums(
 def test_a_model_that_says_nothing_is_wrong(uniform: LanguageModel) -> None:
     # All logits are equal, greedy takes id 0, and id 0 ends the text.
     assert tasks.exact_match(uniform, "recall", limit=3).right == 0
+
+
+class Prepending:
+    """A tokenizer that puts a token before every text, and a space before a line break."""
+
+    def __init__(self, inner: PreTrainedTokenizerFast, eos: int | None) -> None:
+        self.inner, self.eos_token_id = inner, eos
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        ids = self.inner.encode((" " if text == "\n" else "") + text)
+        return [7, *ids] if add_special_tokens else list(ids)
+
+    def decode(self, ids: list[int], **options: bool) -> str:
+        return str(self.inner.decode(ids, **options))
+
+
+def test_a_tokenizer_that_prepends_changes_nothing(
+    uniform: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = uniform.tokenizer
+    other: Any = SimpleNamespace(
+        model=uniform.model, tokenizer=Prepending(tokenizer, tokenizer.eos_token_id)
+    )
+    assert tasks.entropy_gap(other, limit=3) == tasks.entropy_gap(uniform, limit=3)
+    prompts: list[list[int]] = []
+
+    def generated(model: Any, ids: list[int], **_: Any) -> Iterator[int]:
+        prompts.append(list(ids))
+        yield from tokenizer.encode("yes\nno")
+
+    monkeypatch.setattr(tasks, "generate_tokens", generated)
+    assert tasks._answer(other, "a b") == tasks._answer(uniform, "a b") == "yes"
+    assert prompts == [tokenizer.encode("a b")] * 2
+
+
+def test_a_tokenizer_without_an_end_is_refused(uniform: LanguageModel) -> None:
+    lm: Any = SimpleNamespace(model=uniform.model, tokenizer=Prepending(uniform.tokenizer, None))
+    with pytest.raises(ValueError, match="no eos token"):
+        tasks.entropy_gap(lm, limit=1)
 
 
 def test_bad_arguments(uniform: LanguageModel) -> None:
