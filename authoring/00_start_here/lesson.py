@@ -3,7 +3,7 @@
 #
 # *25 minutes · no GPU, no download · exercise: [00_start_here](../exercises/00_start_here.ipynb)*
 #
-# ## A file that doubles when you open it
+# ## A file that grows when you open it
 
 # %%
 import os
@@ -15,7 +15,7 @@ if "google.colab" in sys.modules:  # On Colab: install the package, leave Colab'
 import torch
 
 import slmlab
-from slmlab import hint, measured, predict, progress
+from slmlab import measured, predict, progress
 from slmlab.models import model_directory
 
 torch.set_num_threads(1)
@@ -24,16 +24,18 @@ folder = model_directory(os.environ.get("SLMLAB_MODEL") or "tiny")
 on_disk = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 in_memory = sum(parameter.nbytes for parameter in lm.model.parameters())
 print(f"weights on disk:   {on_disk / 1e6:5.1f} MB")
-print(f"weights in memory: {in_memory / 1e6:5.1f} MB")
+print(f"weights in memory: {in_memory / 1e6:5.1f} MB, {in_memory / on_disk:.1f} times as many")
+if "SLMLAB_MODEL" in os.environ:
+    print(f"You run {folder.name}: what is said below about training is said of tiny.")
 
 # %% [markdown]
-# Nothing was added on the way. The file holds each weight in 16 bits, and the model computes with
-# 32. Storage and arithmetic are two choices, and much of this workbook is about the first one:
-# where bytes sit, how often they move, and what a model loses with fewer of them.
+# Nothing was added on the way. The file of tiny, the model inside this package, holds each weight
+# in 16 bits, and the model computes with 32. Storage and arithmetic are two choices, and much of
+# this workbook is about the first one: where bytes sit, how often they move, and what a model
+# loses with fewer of them.
 #
-# This is the model that all lessons use. It lives inside the package, so nothing is downloaded. It
-# is small on purpose: every effect that you will measure on it takes seconds, and the large ones
-# have the same causes.
+# All lessons use tiny, so nothing is downloaded. It is small on purpose: every effect that you
+# will measure on it takes seconds, and the large ones have the same causes.
 
 # %%
 for prompt in (
@@ -46,8 +48,9 @@ for prompt in (
 
 # %% [markdown]
 # It was trained on commands that become tool calls, sums, small memory tasks, short stories, and
-# the documentation that comes with Python. Ask it about the world and it will invent. Its model
-# card, `slmlab/models/embedded/tiny/README.md`, says how often it is right at each task.
+# the documentation that comes with Python. Ask it about the world and it will invent. Its
+# [model card](https://github.com/slmlab/slmlab/blob/main/slmlab/models/embedded/tiny/README.md)
+# says how often it is right at each task: sums mostly, tool calls and memory tasks much less.
 #
 # ## Is your machine ready?
 
@@ -63,13 +66,14 @@ doctor()
 #
 # **1. Predict.** You commit to a number before you see it. Here is one. The model generates one
 # token after another; each one takes a pass through all its weights. A core of a laptop does some
-# tens of billions of multiplications in a second, and this model has about ten million weights.
-# How many tokens does it write in a second?
+# tens of billions of multiplications in a second. How many tokens does this model write in a
+# second?
 #
 # Replace `None` by your number and run the cell. Being wrong by a factor of ten is fine: you will
 # see why in lesson 01.
 
 # %%
+print(f"{sum(parameter.numel() for parameter in lm.model.parameters()):,} weights")
 predict("tokens the model writes in one second", None, unit="tokens/s")
 
 # %% [markdown]
@@ -115,12 +119,9 @@ for temperature in (1.0, 0.5, 0.1):
 # one of these.
 #
 # Now write it right: [softmax with a temperature](exercise:start.softmax). If you are stuck, each
-# exercise has three hints. The first is a property, the last is nearly the code.
-
-# %%
-hint("start.softmax", rung=1)
-
-# %% [markdown]
+# exercise has three hints: `hint("start.softmax")` shows the first, the same call again the next.
+# The first is a property, the last is nearly the code.
+#
 # **4. Explain.** A lesson ends with two sentences of yours and three interview questions, with
 # answers folded away. Say yours aloud before you open them.
 #
@@ -189,8 +190,8 @@ ask(
 )
 
 # %% [markdown]
-# **Where next:** [01 · Anatomy and roofline](01_anatomy_and_roofline.ipynb) answers why the model
-# writes exactly as fast as it does.
+# **Where next:** [01 · Anatomy and roofline](01_anatomy_and_roofline.ipynb) computes a ceiling for
+# the speed that you just measured, and finds what keeps the model below it.
 #
-# Sources: the softmax of a language model, Bengio et al. 2003 (JMLR 3, section 2). How this
-# workbook's model was trained: `slmlab/training/recipes/tiny.toml`.
+# Sources: the softmax of a language model, Bengio et al. 2003 (JMLR 3, section 2). How tiny was
+# trained: [its recipe](https://github.com/slmlab/slmlab/blob/main/slmlab/training/recipes/tiny.toml).

@@ -34,8 +34,9 @@ print(f"Same weights, same core: reading is {reading / writing:.1f} times as fas
 # Each token passes through the same matrices, read or written. The arithmetic per token is the
 # same. Something else must take the time.
 #
-# By the end of this lesson you can name it, and you can compute the top speed of a model on a
-# device that you have never touched, from two numbers of its datasheet.
+# By the end of this lesson you can name it. You can also compute a ceiling for any model on a
+# device that you have never touched: from its bandwidth for writing, from its arithmetic rate for
+# reading.
 #
 # ## Where the parameters are
 #
@@ -88,7 +89,7 @@ measured(
 # two numbers differ on your model, that is where to look.
 #
 # Your turn: [count any Llama-like config](exercise:anatomy.parameter_count). Interviewers ask it
-# with a tied head and shared KV heads, because both are easy to count twice.
+# with a tied head and shared KV heads: the one is easily counted twice, the other as query heads.
 
 # %%
 from slmlab.widgets import parameter_bars
@@ -130,7 +131,8 @@ print("mean before and after:", round(x.mean().item(), 4), round(y.mean().item()
 #
 # Attention alone cannot tell "dog bites man" from "man bites dog". RoPE turns each pair of values
 # in a query or key by an angle that grows with its position. The score of a query and a key then
-# depends on the distance between them. Does it depend on where in the text they stand?
+# depends on the distance between them. Does it depend on where in the text they stand? Take one
+# random vector as both query and key, and move the two through the text together.
 
 # %%
 import matplotlib.pyplot as plt
@@ -165,6 +167,8 @@ with lesson_style():
     plt.show()
 
 # %% [markdown]
+# The wiggles are the pairs, each turning at its own pace; far apart they fall out of step.
+#
 # Build it: [RoPE by hand](exercise:anatomy.apply_rope). Its classic mistake, pairing neighbours
 # instead of halves, runs without an error and ruins every loaded checkpoint.
 #
@@ -187,7 +191,8 @@ print(f"ridge point:       {roof.ridge_flop_per_byte:6.1f} FLOP/byte")
 # %% [markdown]
 # Now the model. `predict_decode` adds up the bytes that one step reads: every matrix once, and
 # the keys and values of the tokens so far. Prefill of 256 tokens is a step with a batch of 256
-# as far as the matrices go.
+# as far as the matrices go. In fp32 a weight is 4 bytes and one multiply-add is 2 FLOP: 0.5 FLOP a
+# byte. The cache lifts it a little, because several query heads share each cached key.
 
 # %% tags=["nbval-ignore-output"]
 from slmlab.widgets import RooflinePoint, roofline_plot
@@ -195,7 +200,10 @@ from slmlab.widgets import RooflinePoint, roofline_plot
 context = speed.prompt_tokens + speed.new_tokens // 2
 decode = predict_decode(config, "float32", roof, context=context)
 prefill = predict_decode(config, "float32", roof, batch=speed.prompt_tokens)
-print(f"bytes read for one token: {(decode.weight_bytes + decode.kv_bytes) / 1e6:.1f} MB")
+print(
+    f"bytes read for one token: {decode.weight_bytes / 1e6:.1f} MB of weights "
+    f"+ {decode.kv_bytes / 1e6:.1f} MB of cache"
+)
 print(
     f"intensity: decode {decode.intensity_flop_per_byte:.2f}, prefill {prefill.intensity_flop_per_byte:.0f} FLOP/byte"
 )
@@ -236,8 +244,8 @@ prediction_vs_measured(
 )
 
 # %% [markdown]
-# A share above 100% means that a part of the weights stayed in the processor's cache: then the
-# ceiling of the memory is not the limit. The plot puts both steps under their roof.
+# No run can pass the ceiling, unless a part of the weights stays in the processor's cache. Most
+# runs stay below it. The plot puts both steps under their roof.
 
 # %% tags=["nbval-ignore-output"]
 roofline_plot(
@@ -249,19 +257,27 @@ roofline_plot(
         RooflinePoint.measured_from("prefill", prefill, reading),
     ],
     dtype="float32",
+    title=f"Decode reaches {share:.0%} of its roof, prefill {reading / prefill.tokens_per_second:.0%}",
 )
 
 # %% [markdown]
 # ## Where the rest of the step goes
 #
 # A ceiling says what cannot be beaten. It does not say what takes the time. So take the step
-# apart: run the matrix products alone, without norms, attention, or the Python around them.
+# apart. First add up the weights, which reads every byte and does next to nothing else. Then run
+# the matrix products alone. Then the whole step, with norms, attention and the Python around them.
 
 # %% tags=["nbval-ignore-output"]
 linears = [module for module in lm.model.modules() if isinstance(module, torch.nn.Linear)]
 inputs = [torch.randn(1, 1, linear.in_features) for linear in linears]
 start, token = torch.zeros(1, 256, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int64)
 cache = slmlab.kv.ContiguousCache(config, max_length=context + 1)
+
+
+@torch.inference_mode()
+def reads():
+    for linear in linears:
+        linear.weight.sum()
 
 
 @torch.inference_mode()
@@ -278,16 +294,26 @@ def step():
 
 with torch.inference_mode():
     lm.model(start, cache)
-times = interleaved(step, products, repeats=30)
-whole, bare = 1e3 * times.a.median_seconds, 1e3 * times.b.median_seconds
-floor = 1e3 * decode.bandwidth_seconds
+outer, inner = interleaved(step, products, repeats=30), interleaved(products, reads, repeats=30)
+whole, bare = 1e3 * outer.a.median_seconds, 1e3 * outer.b.median_seconds
+read = bare / inner.ratio
+parts = {
+    "reading the weights": read,
+    "the products beyond reading": max(bare - read, 0.0),
+    "all between the products": max(whole - bare, 0.0),
+}
+for part, milliseconds in parts.items():
+    print(f"{part:28} {milliseconds:5.2f} ms  {milliseconds / whole:4.0%} of the step")
+largest = max(parts, key=parts.get)
 print(
-    f"one step {whole:.2f} ms; its {len(linears)} matrix products alone {bare:.2f} ms; reading the bytes {floor:.2f} ms"
+    f"The largest part is {largest}. Without it a step would be {whole / (whole - parts[largest]):.1f} times as fast."
 )
-slow = "the products themselves" if bare > 0.7 * whole else "what stands between the products"
-print(f"{bare / whole:.0%} of the step are products. To speed it up, look at {slow} first.")
 
 # %% [markdown]
+# Where the second line is large, the kernel for one row is what keeps the model below its ceiling:
+# the memory could deliver faster than the kernel asks. Where the third is large, it is the calls
+# between: the smaller the model, the more they weigh. Real engines attack all three.
+#
 # ## Half the bytes
 #
 # In bf16 each weight takes two bytes instead of four. If memory sets the pace, how many times
@@ -335,7 +361,11 @@ print(
 # ## Sharing the bytes
 #
 # Eight people ask at once. One step reads the weights once and serves all eight. Tokens/s should
-# grow with the batch until the arithmetic becomes the limit.
+# grow with the batch until the arithmetic becomes the limit. You know the ridge point, and that one
+# sequence has about 0.5 FLOP a byte. At which batch does the ceiling stop growing?
+
+# %%
+predict("batch at which the ceiling stops growing", None, unit="sequences")
 
 
 # %% tags=["nbval-ignore-output"]
@@ -352,6 +382,7 @@ def decode_rate(batch, steps=6):
     return batch / statistics.median(timed.a.wall + timed.b.wall)
 
 
+measured("batch at which the ceiling stops growing", roof.ridge_flop_per_byte / 0.5)
 batches = [1, 2, 4, 8, 16, 32, 64]
 reached = [decode_rate(batch) for batch in batches]
 bound = [
@@ -376,9 +407,9 @@ with lesson_style():
 #
 # ## A sampler with a bug
 #
-# The last step of decoding is sampling. Here is a top-p filter of a kind that has been published
-# more than once. It runs, and its text looks fine. It promises to keep tokens whose probabilities
-# sum to at least `p`. Check the promise before you read the code.
+# The last step of decoding is sampling. Here is a top-p filter that is easy to write. It runs, and
+# its text looks fine. It promises to keep tokens whose probabilities sum to at least `p`. Check the
+# promise before you read the code.
 
 # %%
 from slmlab.generation import top_p_filter
@@ -394,11 +425,11 @@ prompt = torch.tensor([lm.tokenizer.encode("def main(")])
 with torch.inference_mode():
     logits = lm.model(prompt)[0, -1]
 print("   p   suspect keeps (mass)    slmlab keeps (mass)")
-for p in (0.95, 0.5, 0.2, 0.05):
+for p in (0.8, 0.5, 0.2, 0.05):
     kept = [f(logits, p).isfinite() for f in (top_p_suspect, top_p_filter)]
     mass = [logits.softmax(-1)[k].sum().item() for k in kept]
     print(
-        f"{p:5}  " + "      ".join(f"{int(k.sum()):5} tokens ({m:.2f})" for k, m in zip(kept, mass))
+        f"{p:5}  " + "      ".join(f"{int(k.sum()):5} tokens ({m:.4f})" for k, m in zip(kept, mass))
     )
 print(
     "probabilities of the suspect at p = 0.05:",
@@ -411,8 +442,8 @@ print(
 #
 # ## Play: when does the cache cost as much as the weights?
 #
-# Each token that is written reads the weights and the whole KV cache. With int4 weights at batch 1:
-# **at which context are the two equal, for SmolLM2-135M and for Llama-3.2-1B, which is nine times
+# Each token that is written reads the weights and the whole KV cache. Take int4 in the layers (4.5
+# bits with scales), the tied head in 16 bits as most files have it, and batch 1: **at which context are the two equal, for SmolLM2-135M and for Llama-3.2-1B, which is nine times
 # larger?** Guess which comes first, then move the context and watch the line that compares them.
 
 # %% tags=["nbval-ignore-output"]
@@ -444,10 +475,11 @@ for name, published in PUBLISHED.items():
 #
 # <details><summary>A model answer</summary>
 #
-# Writing reads every weight from memory for one token, so it runs at bandwidth over bytes;
-# reading a prompt uses each weight for hundreds of tokens and runs at the arithmetic rate.
-# To write faster, read fewer bytes for each token: fewer bits a weight, a larger batch, or several
-# tokens checked in one step.
+# Writing reads every weight from memory for one token, so bandwidth over bytes is its ceiling, and
+# a kernel for one row comes only so close to it; reading a prompt uses each weight for hundreds of
+# tokens, and its ceiling is the arithmetic rate. To write faster, read fewer bytes for each token
+# (fewer bits a weight, a larger batch, several tokens checked in one step), with kernels that keep
+# up.
 #
 # </details>
 #

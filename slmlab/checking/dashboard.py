@@ -65,6 +65,10 @@ def _points(row: TopicRow) -> str:
     return f"{row.points:.1f}".removesuffix(".0") + f" of {row.points_total}"
 
 
+def _hints(row: TopicRow) -> str:
+    return f"{row.hints} hint{'' if row.hints == 1 else 's'} used"
+
+
 def _summary(table: Sequence[TopicRow], logbook: Logbook) -> str:
     passed, total = sum(row.passed for row in table), sum(row.total for row in table)
     done = scored(logbook)
@@ -79,7 +83,7 @@ def _html(table: Sequence[TopicRow], logbook: Logbook) -> str:
     cell = (
         'style="text-align:left;padding:0.1em 0.9em 0.1em 0;background:transparent;color:inherit"'
     )
-    heads = ("topic", "passed", "", "started", "points", "hint rungs used")
+    heads = ("topic", "passed", "", "started", "points", "hints used")
     head = "".join(f'<th scope="col" {cell}>{name}</th>' for name in heads)
     body = ""
     for row in table:
@@ -119,6 +123,6 @@ def _text(table: Sequence[TopicRow], logbook: Logbook) -> str:
         bar = "#" * full + "-" * (BAR - full)
         lines.append(
             f"{row.topic:{width}}  [{bar}] {row.passed} of {row.total} passed, "
-            f"{_points(row)} points, {row.hints} hint rungs used"
+            f"{_points(row)} points, {_hints(row)}"
         )
     return visible("\n".join(lines))

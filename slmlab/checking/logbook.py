@@ -226,12 +226,12 @@ EXERCISE_FIELDS = {
 }
 GUESS_FIELDS = {
     "at": _is_time,
-    "value": lambda value: _is_real(value) and value > 0,
+    "value": lambda value: _is_real(value) and value >= 0,
     "unit": lambda value: isinstance(value, str),
 }
 PREDICTION_FIELDS = {
     "guesses": lambda value: isinstance(value, list),
     "first_measured_at": _optional(_is_time),
     "measured_at": _optional(_is_time),
-    "measured": _optional(lambda value: _is_real(value) and value > 0),
+    "measured": _optional(lambda value: _is_real(value) and value >= 0),
 }

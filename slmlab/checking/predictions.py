@@ -1,4 +1,7 @@
-"""Predictions: commit to a number before measuring, and see by what ratio it was off."""
+"""Predictions: commit to a number before measuring, and see by how much it was off.
+
+Numbers are compared by ratio, shares (unit "%") in percentage points.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,14 @@ if TYPE_CHECKING:
 
 # Far enough inside the range of a float that the axes of the plot and every ratio are finite.
 LEAST, LARGEST = 1e-100, 1e100
+# Percentage points: as near as "within 5%" is for other units.
+NEAR_POINTS = 5.0
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What predict() and measured() return: `value` is the prediction that counts (None where there
-    is none), `ratio` is max(value / measured, measured / value), 1.0 for a perfect one."""
+    is none), `ratio` is max(value / measured, measured / value), 1.0 for a perfect one, inf where only one of them is 0."""
 
     name: str
     value: float | None
@@ -35,7 +40,7 @@ class Prediction:
         """How many times too large or too small, at least 1; None until both numbers are known."""
         if self.value is None or self.measured is None:
             return None
-        return max(self.value / self.measured, self.measured / self.value)
+        return _ratio(self.value, self.measured)
 
     def _ipython_display_(self) -> None:
         """Shows nothing: the sentence has been shown by the call that made this object."""
@@ -46,7 +51,8 @@ def predict(name: str, value: float | None, unit: str = "") -> Prediction:
 
     Before the measurement a new value replaces the old one. After it a new value is recorded, and
     the earlier one still counts. Raises ValueError for a value that is not finite and above 0
-    (predictions are scored by ratio) or not between 1e-100 and 1e100, TypeError for a wrong type.
+    (predictions are scored by ratio) or not between 1e-100 and 1e100, with unit "%" for one that
+    is not between 0 and 100, TypeError for a wrong type.
     Trouble with the progress file becomes a note; the prediction is then kept in memory.
     """
     _check_text("predict", "name", name)
@@ -62,7 +68,7 @@ def predict(name: str, value: float | None, unit: str = "") -> Prediction:
             )
             return _show(Prediction(name, None, unit, sentence=sentence), store)
         return _show(_standing(name, record, f"{name}: you predicted {_counted(record)}."), store)
-    guess = Guess(now(), _positive("predict", value), unit)
+    guess = Guess(now(), _scorable("predict", value, unit), unit)
 
     def change(logbook: Logbook) -> Logbook:
         old = logbook.prediction(name)
@@ -75,14 +81,17 @@ def predict(name: str, value: float | None, unit: str = "") -> Prediction:
 
 
 def measured(name: str, value: float) -> Prediction:
-    """Scores the stored prediction for `name` against a measurement, and shows the ratio.
+    """Scores the stored prediction for `name` against a measurement, and shows how far off it was.
 
     Without a prediction it says "not predicted yet" and stores nothing, so that a later prediction
-    can still count. Raises ValueError and TypeError for a value as predict() does. Trouble with
-    the progress file becomes a note.
+    can still count. The unit is that of the prediction. Raises ValueError and TypeError for a value
+    as predict() does. Trouble with the progress file becomes a note.
     """
     _check_text("measured", "name", name)
-    result = _positive("measured", value)
+    store = LessonProgress()
+    logbook = store.read()
+    standing = logbook.prediction(name).counted
+    result = _scorable("measured", value, standing.unit if standing else "")
 
     def change(logbook: Logbook) -> Logbook:
         old = logbook.prediction(name)
@@ -93,8 +102,6 @@ def measured(name: str, value: float) -> Prediction:
         new = replace(old, first_measured_at=first, measured_at=at, measured=result)
         return logbook.with_prediction(name, new)
 
-    store = LessonProgress()
-    logbook = store.read()
     if logbook.prediction(name).guesses:
         logbook = store.update(change)
     record = logbook.prediction(name)
@@ -104,7 +111,7 @@ def measured(name: str, value: float) -> Prediction:
     unit = f" {record.counted.unit}" if record.counted.unit else ""
     sentence = (
         f"{name}: you predicted {_counted(record)}, measured {quantity(result)}{unit}: "
-        f"{_verdict(record.counted.value, result)}."
+        f"{_verdict(record.counted, result)}."
     )
     return _show(_standing(name, record, sentence), store)
 
@@ -112,7 +119,8 @@ def measured(name: str, value: float) -> Prediction:
 def scored(logbook: Logbook) -> tuple[Prediction, ...]:
     """All predictions of a logbook that have been measured, in order of their measurement.
 
-    A file may hold numbers that predict() and measured() refuse by now; those are left out.
+    A share of 0 has no ratio, and a file may hold numbers that predict() and measured() refuse by
+    now; those are left out.
     """
     done = [
         (record.first_measured_at or "", name, record)
@@ -165,9 +173,26 @@ def _same(left: Guess, right: Guess) -> bool:
     return (left.value, left.unit) == (right.value, right.unit)
 
 
-def _verdict(value: float, result: float) -> str:
-    ratio = max(value / result, result / value)
+def _ratio(value: float, result: float) -> float:
+    if value == result:
+        return 1.0
+    return max(value / result, result / value) if value and result else math.inf
+
+
+def _is_share(unit: str) -> bool:
+    return unit.strip() == "%"
+
+
+def _verdict(guess: Guess, result: float) -> str:
+    value, ratio = guess.value, _ratio(guess.value, result)
     way = "high" if value > result else "low"
+    if _is_share(guess.unit):
+        # A distance of 5 must not become 5.000000000000007 by being computed.
+        points = round(abs(value - result), 9)
+        near = points <= NEAR_POINTS
+        return (
+            f"within {NEAR_POINTS:g} points" if near else f"{quantity(points, 3)} points too {way}"
+        )
     if ratio < 1.05:
         return "within 5%"
     if ratio <= 2:
@@ -182,7 +207,7 @@ def _check_text(call: str, name: str, value: Any) -> None:
         raise TypeError(f"{call}({name}) must be text, not {type(value).__name__}.")
 
 
-def _positive(call: str, value: Any) -> float:
+def _scorable(call: str, value: Any, unit: str) -> float:
     result = plain(value)
     if is_array(result) and count_numbers(result) == 1:
         result = result.item()
@@ -190,6 +215,17 @@ def _positive(call: str, value: Any) -> float:
         raise TypeError(f"{call}(value) must be a number, not {type(value).__name__}.")
     if isinstance(result, float) and not math.isfinite(result):
         raise ValueError(f"{call}(value={result}) must be finite.")
+    if _is_share(unit):
+        if not 0 <= result <= 100:
+            mend = (
+                "write 25 for a quarter."
+                if call == "predict"
+                else "give a share of 100, or predict again in the unit of the measurement."
+            )
+            raise ValueError(
+                f"{call}(value={number(result)}) must be between 0 and 100, as the unit is %: {mend}"
+            )
+        return float(result)
     if not LEAST <= result <= LARGEST:
         raise ValueError(
             f"{call}(value={number(result)}) must be above 0, between {LEAST:g} and {LARGEST:g}: "

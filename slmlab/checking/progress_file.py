@@ -171,6 +171,10 @@ class ProgressFile:
             ) from None
         return self.update(lambda logbook: logbook.merged(other))
 
+    def require(self, name: str) -> None:
+        """Raises ValueError, with close names, where nothing is recorded under `name`."""
+        _require(self.read(), name)
+
     def reset(self, name: str | None = None) -> Logbook:
         """Forgets one exercise or prediction, or everything where `name` is None.
 
@@ -180,11 +184,7 @@ class ProgressFile:
         def change(logbook: Logbook) -> Logbook:
             if name is None:
                 return Logbook()
-            known = {*logbook.exercises, *logbook.predictions}
-            if name not in known:
-                near = get_close_matches(str(name), sorted(known), n=3)
-                hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-                raise ValueError(f"Nothing is recorded for {name!r}.{hint}")
+            _require(logbook, name)
             return Logbook(
                 {key: item for key, item in logbook.exercises.items() if key != name},
                 {key: item for key, item in logbook.predictions.items() if key != name},
@@ -253,3 +253,11 @@ class ProgressFile:
             number += 1
         os.replace(self.path, aside)
         return aside
+
+
+def _require(logbook: Logbook, name: str) -> None:
+    known = {*logbook.exercises, *logbook.predictions}
+    if name not in known:
+        near = get_close_matches(str(name), sorted(known), n=3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"Nothing is recorded for {name!r}.{hint}")

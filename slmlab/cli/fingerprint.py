@@ -15,7 +15,8 @@ class Fingerprint:
     source: cell types, texts and attachments, in order. Cells without text do not count: running
         the last cell with Shift-Enter adds one. Outputs, execution counts, cell ids and metadata
         do not count either.
-    outputs: the outputs of all code cells; "" where there are none, and for other files.
+    outputs: the outputs of all code cells; "" where there are none (as delivered), and for other
+        files.
     A file that is no readable notebook is its bytes.
     """
 

@@ -195,6 +195,8 @@ def reset(
         raise typer.BadParameter("give the ID of one exercise, or --all")
     what = "ALL progress and predictions" if everything else f"the progress of {exercise_id}"
     store = ProgressFile()
+    if exercise_id is not None:
+        store.require(exercise_id)
     if not yes:
         typer.confirm(f"Forget {what} in {store.path}?", abort=True)
     store.reset(exercise_id)

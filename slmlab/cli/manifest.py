@@ -42,7 +42,8 @@ class Entry:
     """What one file of the work folder has been given.
 
     delivered: source digest -> outputs digests, of every version written or about to be written.
-        A file whose source is among these holds no text of the learner's.
+        A file whose source is among these holds no text of the learner's. The outputs digest is ""
+        except where an older slmlab delivered a notebook with its outputs.
     file: sha256 of the last version considered for it, byte for byte; "" before the first.
     base: source digest of the version that the learner's copy started from.
     offered: source digest of the version last written beside an edited copy.

@@ -8,8 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from slmlab.checking.render import LOOKS
 from slmlab.cli.catalogue import ExerciseRow, Lesson
 from slmlab.cli.workspace import Delivery
+
+NOT_STARTED = LOOKS["unattempted"].word
 
 
 def _print(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -41,18 +44,20 @@ def print_lessons(lessons: Sequence[Lesson]) -> None:
 
 
 def print_exercises(rows: Sequence[ExerciseRow]) -> None:
-    """One line an exercise, difficulty (level) as one to three stars."""
-    heads = ("exercise", "title", "pts", "min", "level", "state", "hints")
+    """One row an exercise, difficulty as one to three stars, "-" where it was not started.
+
+    Points are left to `slmlab progress`: 80 columns hold an id and a title on two lines without.
+    """
+    heads = ("exercise", "title", "min", "lvl", "state", "hints")
     _print(
         heads,
         [
             (
                 row.id,
                 row.title,
-                str(row.points),
                 str(row.minutes),
                 "*" * row.difficulty,
-                row.state,
+                "-" if row.state == NOT_STARTED else row.state,
                 f"{row.hints}/3",
             )
             for row in rows

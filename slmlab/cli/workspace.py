@@ -1,6 +1,7 @@
 """Bring lessons and exercises into a learner's work folder without ever losing an edit.
 
-What happens to a file of which slmlab has a new version:
+Notebooks arrive without outputs (see `cleared`): the first numbers in a learner's copy are the
+learner's. What happens to a file of which slmlab has a new version:
 
 - Its cells hold only delivered text and it was not run: it is replaced.
 - A lesson with delivered text that the learner ran: it is replaced, and the run copy stays beside
@@ -8,7 +9,8 @@ What happens to a file of which slmlab has a new version:
 - Edited text, or an exercise that was run: it stays, and the new version is written beside it as
   NAME.new.ipynb. That copy is under the same rule: once edited, it is never written again.
 - Deleted by the learner: it stays deleted unless `restore` is asked for.
-- A file that has the new text already keeps its outputs.
+- A file that has the new text already keeps the learner's outputs. Outputs that an older slmlab
+  delivered are nobody's: such a copy, not edited nor run, is replaced by the one without.
 
 Nothing is ever deleted. Without a readable manifest nothing counts as delivered, so that every
 file that differs from the new version is treated as edited.
@@ -20,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from slmlab.cli.cleared import cleared
 from slmlab.cli.fingerprint import Fingerprint, fingerprint, sha256
 from slmlab.cli.manifest import Entry, Manifest, load_manifest, write_atomic
 from slmlab.cli.workbook import Workbook, check_work_folder
@@ -74,6 +77,8 @@ class _File:
         self.record()
 
     def record(self) -> None:
+        # What an older slmlab delivered is gone from here: the same outputs are now a run's.
+        self.entry.delivered[self.mark.source] = [self.mark.outputs]
         self.entry.base = self.mark.source
         self.entry.file = sha256(self.data)
 
@@ -132,7 +137,8 @@ def _update_present(file: _File, work: Path, manifest: Manifest, replace: bool) 
     untouchable = edited or (ran and file.name.startswith("exercises/"))
     note = "edited by you" if edited else ""
     if mine.source == new.source:
-        if ran or data == file.data or entry.file == sha256(file.data):
+        saved = entry.file == sha256(file.data) and not mine.outputs
+        if ran or data == file.data or saved:
             file.record()
             return Outcome(file.name, "current")
     elif untouchable and new.source in (entry.base, entry.offered):
@@ -170,7 +176,7 @@ def deliver(
     unreadable = manifest.unreadable
     files = []
     for name, path in workbook.files().items():
-        data = path.read_bytes()
+        data = cleared(name, path.read_bytes())
         mark = fingerprint(name, data)
         files.append(_File(name, data, mark, work / name, manifest.entry(name)))
     outcomes = []

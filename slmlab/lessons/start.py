@@ -10,7 +10,7 @@ from slmlab.generation import next_token_probabilities
 
 
 def cases(seed: int) -> list[Case]:
-    """Two logits at temperature 1, at another temperature, overflowing ones, then matrices."""
+    """Two logits at temperature 1, at another temperature, large ones, then matrices."""
     random = torch.Generator().manual_seed(seed)
     # One decimal reads well; the gap keeps the two probabilities apart.
     low = torch.rand(1, generator=random).round(decimals=1).item()
@@ -24,6 +24,9 @@ def cases(seed: int) -> list[Case]:
         Case({"logits": pair, "temperature": 1.0}),
         Case({"logits": pair, "temperature": temperature}),
         Case({"logits": torch.tensor([[1000.0, high]]), "temperature": 1.0}),
+        Case({"logits": torch.tensor([[1000.0, high]]), "temperature": temperature}),
+        # After subtracting 1000 from both rows, all of the second one underflows.
+        Case({"logits": torch.tensor([[1000.0, 0.0], [0.0, low + gap]]), "temperature": 1.0}),
         Case({"logits": square, "temperature": temperature}),
         Case({"logits": wide, "temperature": 0.7}),
         Case({"logits": wide * 100.0, "temperature": 1.5}),
@@ -52,8 +55,15 @@ def _over_rows(logits: Tensor, temperature: float) -> Tensor:
     return (logits / temperature).softmax(dim=0)
 
 
-def _not_normalised(logits: Tensor, temperature: float) -> Tensor:
-    return _exponentials(logits / temperature)
+def _one_maximum(logits: Tensor, temperature: float) -> Tensor:
+    scaled = logits / temperature
+    exponentials = (scaled - scaled.max()).exp()
+    return exponentials / exponentials.sum(dim=-1, keepdim=True)
+
+
+def _undivided_maximum(logits: Tensor, temperature: float) -> Tensor:
+    exponentials = (logits / temperature - logits.amax(dim=-1, keepdim=True)).exp()
+    return exponentials / exponentials.sum(dim=-1, keepdim=True)
 
 
 def _by_torch(logits: Tensor, temperature: float) -> Tensor:
@@ -82,6 +92,20 @@ SOFTMAX = Exercise(
             _without_maximum,
         ),
         Mistake(
+            "one maximum for the whole tensor",
+            "A row far below the largest logit gives NaN: you subtract one maximum from all rows, "
+            "every exponential of a low row becomes 0, and 0/0 is not a number. Over which axis do "
+            "you take the maximum?",
+            _one_maximum,
+        ),
+        Mistake(
+            "maximum of the undivided logits",
+            "Right at temperature 1, NaN for large logits at another: you divide the logits by the "
+            "temperature and subtract the maximum of the undivided ones. What is the largest "
+            "exponent that is left?",
+            _undivided_maximum,
+        ),
+        Mistake(
             "temperature after the exponential",
             "The temperature has no effect: a factor that stands behind the exponential cancels "
             "when you normalise. At which step does dividing change the ratio of two probabilities?",
@@ -98,12 +122,6 @@ SOFTMAX = Exercise(
             "Your columns sum to 1 and your rows do not: each row is one distribution over the "
             "vocabulary. Which axis holds the vocabulary?",
             _over_rows,
-        ),
-        Mistake(
-            "not normalised",
-            "Your numbers have the right ratios and do not sum to 1: by what must each row be "
-            "divided to become a distribution?",
-            _not_normalised,
         ),
     ),
     hints=(

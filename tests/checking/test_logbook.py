@@ -105,7 +105,7 @@ def sound() -> dict[str, Any]:
         (["exercises", "a.b", "extra"], 1, "extra"),
         (["predictions", "p", "guesses"], {}, "guesses"),
         (["predictions", "p", "guesses"], [1], "guesses"),
-        (["predictions", "p", "measured"], 0, "measured"),
+        (["predictions", "p", "measured"], -1, "measured"),
         (["predictions", "p", "measured"], 10**400, "measured"),
         (["predictions", "p", "measured"], None, "measurement"),
         (["predictions", "p", "guesses", 0, "value"], -3, "value"),

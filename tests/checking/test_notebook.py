@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from slmlab.checking import CheckFailed, ProgressFile, exercise, progress, registered, registry
+from slmlab.checking import (
+    CheckFailed,
+    ProgressFile,
+    exercise,
+    hint,
+    progress,
+    registered,
+    registry,
+)
 from tests.checking.fake_topic import BYTES, EXERCISES, INT8, absmax_int8, cache_bytes, one_scale
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +112,12 @@ def test_the_dashboard_counts(only_fake: None, capsys: pytest.CaptureFixture[str
     assert said[0] == "1 of 2 exercises passed."
     assert said[1].startswith("empty  [--------------------] 0 of 0")
     assert "[##########----------] 1 of 2 passed, 4.3 of 5 points" in said[2]
+    assert said[2].endswith("points, 0 hints used") and "rung" not in panel.html
+    for shown in ("1 hint used", "2 hints used"):
+        hint(INT8)
+        capsys.readouterr()
+        progress()
+        assert capsys.readouterr().out.splitlines()[-1].endswith(f"points, {shown}")
     assert "width:50%" in panel.html and "50 percent passed" in panel.html
 
 

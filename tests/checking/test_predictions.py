@@ -65,6 +65,46 @@ def test_the_verdict(
 
 
 @pytest.mark.parametrize(
+    ("value", "result", "words"),
+    [
+        (70, 74, "within 5 points."),
+        (69.3, 64.3, "within 5 points."),
+        (90, 60, ": 30 points too high."),
+        (0.74, 74, ": 73.3 points too low."),
+        (0, 40, "you predicted 0 %, measured 40 %: 40 points too low."),
+        (3, 0, "within 5 points."),
+        (0, 0, "within 5 points."),
+    ],
+)
+def test_shares_are_compared_in_points(
+    value: float, result: float, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict("share", value, "%")
+    outcome = measured("share", result)
+    said = capsys.readouterr().out
+    assert words in said and "factor" not in said
+    assert outcome.ratio is not None and outcome.ratio >= 1
+    calibration_plot()
+
+
+@pytest.mark.parametrize("value", [-1, 100.5, 740, math.inf, math.nan])
+def test_shares_lie_between_0_and_100(value: float) -> None:
+    with pytest.raises(ValueError, match="value"):
+        predict("share", value, "%")
+    assert ProgressFile().read().predictions == {}
+    predict("share", 50, "%")
+    with pytest.raises(ValueError, match="value"):
+        measured("share", value)
+    assert ProgressFile().read().prediction("share").measured is None
+    with pytest.raises(ValueError, match=r"between 0 and 100.*write 25 for a quarter"):
+        predict("share", 740, "%")
+    with pytest.raises(ValueError, match="predict again in the unit"):
+        measured("share", 740)
+    predict("share", 740, "tokens/s")
+    assert measured("share", 740).ratio == 1.0
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [
         (320, "320"),

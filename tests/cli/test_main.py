@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,12 +193,32 @@ def test_list_and_hint() -> None:
         assert "toy.one" in call("hint", "toy.on", code=1)  # the close match
         output = runner.invoke(app, ["list"]).output
     lines = [line.split() for line in output.splitlines() if line.startswith("toy.")]
-    title = ["Add", "one", "[exactly]", "3", "5", "**"]
+    title = ["Add", "one", "[exactly]", "5", "**"]
     assert lines == [
-        ["toy.one", *title, "not", "started", "3/3"],
+        ["toy.one", *title, "-", "3/3"],
         ["toy.two", *title, "passed", "0/3"],
     ]
     assert "00_start_here" in output
+
+
+def test_list_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    wide = replace(
+        exercise("arithmetic_intensity_xyz"), title="Repair this: top-p that keeps too little"
+    )
+    assert len(wide.id) == len("anatomy.arithmetic_intensity")
+    with registered("toy", (wide,)):
+        output = runner.invoke(app, ["list"]).output
+    assert max(map(len, output.splitlines())) <= 80
+    start = output.splitlines().index(next(x for x in output.splitlines() if wide.id in x))
+    rows = [line.rstrip() for line in output.splitlines()[start:]]
+    shown = [rows[0]]
+    for row in rows[1:]:
+        if not row.startswith(" "):
+            break
+        shown.append(row)
+    assert len(shown) <= 2
+    assert {"Repair", "little"} <= set(" ".join(shown).split())
 
 
 def test_lessons_are_listed_by_their_heading(clone: Path) -> None:
@@ -267,6 +288,8 @@ def test_reset_asks_first() -> None:
     call("reset", "anatomy.rms_norm", stdin="n\n", code=1)
     call("reset", "anatomy.rms_norm", stdin="", code=1)
     assert set(ProgressFile().read().exercises) == {"anatomy.rms_norm", "anatomy.other"}
+    unknown = call("reset", "anatomy.rms_nrm", stdin="y\n", code=1)
+    assert "anatomy.rms_norm" in unknown and "Forget" not in unknown and unknown.count("\n") == 1
     call("reset", "anatomy.rms_norm", stdin="y\n")
     assert set(ProgressFile().read().exercises) == {"anatomy.other"}
     assert "Nothing is recorded" in call("reset", "anatomy.rms_norm", "--yes", code=1)

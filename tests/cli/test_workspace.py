@@ -8,7 +8,7 @@ import pytest
 
 from slmlab.cli.workbook import MANIFEST_NAME
 from slmlab.cli.workspace import Delivery, deliver
-from tests.cli.trees import edit, make_workbook, notebook, run
+from tests.cli.trees import bare, edit, make_workbook, notebook, run
 
 LESSON, EXERCISE = "notebooks/00_start_here.ipynb", "exercises/01_anatomy.ipynb"
 
@@ -39,12 +39,14 @@ def visible(work: Path) -> set[str]:
     return found - {MANIFEST_NAME}
 
 
-def test_first_delivery_is_byte_for_byte(root: Path, work: Path) -> None:
+def test_first_delivery_is_byte_for_byte_but_for_outputs(root: Path, work: Path) -> None:
     files = version(1) | {"notebooks/picture.png": b"\x89PNG\r\n"}
     delivery = deliver(make_workbook(root, files), work, replace=False)
     assert set(actions(delivery).values()) == {"added"}
     assert visible(work) == set(files)
-    assert all((work / name).read_bytes() == data for name, data in files.items())
+    assert (work / "notebooks/picture.png").read_bytes() == files["notebooks/picture.png"]
+    assert all((work / name).read_bytes() == bare(files[name]) for name in (LESSON, EXERCISE))
+    assert b"delivered" in (root / LESSON).read_bytes()  # the source keeps its outputs
     assert (work / LESSON).stat().st_mode & 0o777 == 0o644
 
 
@@ -61,7 +63,7 @@ def test_unedited_files_are_replaced(root: Path, work: Path) -> None:
     deliver(make_workbook(root, version(1)), work)
     delivery = deliver(make_workbook(root, version(2)), work)
     assert set(actions(delivery).values()) == {"replaced"}
-    assert all((work / name).read_bytes() == data for name, data in version(2).items())
+    assert all((work / name).read_bytes() == bare(data) for name, data in version(2).items())
     assert visible(work) == {LESSON, EXERCISE}
 
 
@@ -74,7 +76,7 @@ def test_lab_again_adds_new_lessons_and_changes_nothing_else(root: Path, work: P
         EXERCISE: "waiting",
         "notebooks/02_quantization.ipynb": "added",
     }
-    assert (work / LESSON).read_bytes() == version(1)[LESSON]
+    assert (work / LESSON).read_bytes() == bare(version(1)[LESSON])
 
 
 @pytest.mark.parametrize("name", [LESSON, EXERCISE])
@@ -88,18 +90,18 @@ def test_an_edited_file_stays_and_the_new_version_lies_beside(
     assert actions(delivery)[name] == "kept"
     assert (work / name).read_bytes() == mine
     beside = (work / name).with_suffix(".new.ipynb")
-    assert beside.read_bytes() == version(2)[name]
+    assert beside.read_bytes() == bare(version(2)[name])
     assert any(beside.name in outcome.note for outcome in delivery.outcomes)
     again = deliver(make_workbook(root, version(2)), work)
     assert set(actions(again).values()) == {"current"}
     # an untouched offer is refreshed, an edited one is not
     deliver(make_workbook(root, version(3)), work)
-    assert beside.read_bytes() == version(3)[name]
+    assert beside.read_bytes() == bare(version(3)[name])
     edit(beside, "thoughts on the new one")
     deliver(make_workbook(root, version(4)), work)
     assert b"thoughts on the new one" in beside.read_bytes()
     second = (work / name).with_suffix(".new-2.ipynb")
-    assert second.read_bytes() == version(4)[name]
+    assert second.read_bytes() == bare(version(4)[name])
     assert (work / name).read_bytes() == mine
 
 
@@ -110,7 +112,7 @@ def test_an_offer_that_was_run_keeps_its_outputs(root: Path, work: Path) -> None
     run((work / LESSON).with_suffix(".new.ipynb"), "a figure of mine")
     deliver(make_workbook(root, version(3)), work)
     assert b"a figure of mine" in (work / LESSON).with_suffix(".new.ipynb").read_bytes()
-    assert (work / LESSON).with_suffix(".new-2.ipynb").read_bytes() == version(3)[LESSON]
+    assert (work / LESSON).with_suffix(".new-2.ipynb").read_bytes() == bare(version(3)[LESSON])
 
 
 def test_a_deleted_offer_is_not_made_twice(root: Path, work: Path) -> None:
@@ -130,7 +132,7 @@ def test_taking_the_offer_ends_the_edit(root: Path, work: Path) -> None:
     os.replace((work / LESSON).with_suffix(".new.ipynb"), work / LESSON)
     delivery = deliver(make_workbook(root, version(3)), work)
     assert actions(delivery)[LESSON] == "replaced"
-    assert (work / LESSON).read_bytes() == version(3)[LESSON]
+    assert (work / LESSON).read_bytes() == bare(version(3)[LESSON])
 
 
 def test_undoing_an_edit_makes_the_file_replaceable_again(root: Path, work: Path) -> None:
@@ -139,7 +141,7 @@ def test_undoing_an_edit_makes_the_file_replaceable_again(root: Path, work: Path
     deliver(make_workbook(root, version(2)), work)
     (work / LESSON).write_bytes(version(1)[LESSON])
     deliver(make_workbook(root, version(2)), work)
-    assert (work / LESSON).read_bytes() == version(2)[LESSON]
+    assert (work / LESSON).read_bytes() == bare(version(2)[LESSON])
 
 
 def test_a_lesson_that_was_run_is_replaced_and_its_outputs_are_kept_beside(
@@ -152,7 +154,7 @@ def test_a_lesson_that_was_run_is_replaced_and_its_outputs_are_kept_beside(
     assert (work / LESSON).read_bytes() == ran
     delivery = deliver(make_workbook(root, version(2)), work)
     assert actions(delivery)[LESSON] == "replaced"
-    assert (work / LESSON).read_bytes() == version(2)[LESSON]
+    assert (work / LESSON).read_bytes() == bare(version(2)[LESSON])
     previous = (work / LESSON).with_suffix(".previous.ipynb")
     assert previous.read_bytes() == ran
     assert any(previous.name in outcome.note for outcome in delivery.outcomes)
@@ -168,7 +170,7 @@ def test_an_exercise_that_was_run_is_kept(root: Path, work: Path) -> None:
     delivery = deliver(make_workbook(root, version(2)), work)
     assert actions(delivery)[EXERCISE] == "kept"
     assert b"Not started" in (work / EXERCISE).read_bytes()
-    assert (work / EXERCISE).with_suffix(".new.ipynb").read_bytes() == version(2)[EXERCISE]
+    assert (work / EXERCISE).with_suffix(".new.ipynb").read_bytes() == bare(version(2)[EXERCISE])
 
 
 def test_saving_or_clearing_outputs_is_no_edit(root: Path, work: Path) -> None:
@@ -183,13 +185,13 @@ def test_saving_or_clearing_outputs_is_no_edit(root: Path, work: Path) -> None:
     assert visible(work) == {LESSON, EXERCISE}
 
 
-def test_new_outputs_upstream_do_not_overwrite_the_learners(root: Path, work: Path) -> None:
+def test_new_outputs_upstream_are_no_news(root: Path, work: Path) -> None:
     deliver(make_workbook(root, version(1)), work)
     refreshed = version(1) | {
         LESSON: notebook("lesson v1", "print(1)", outputs=("delivered later",))
     }
-    deliver(make_workbook(root, refreshed), work)
-    assert (work / LESSON).read_bytes() == refreshed[LESSON]
+    assert set(actions(deliver(make_workbook(root, refreshed), work)).values()) == {"current"}
+    assert (work / LESSON).read_bytes() == bare(version(1)[LESSON])
     run(work / LESSON, "mine")
     deliver(make_workbook(root, version(1)), work)
     assert b"mine" in (work / LESSON).read_bytes()
@@ -206,7 +208,7 @@ def test_a_deleted_file_comes_back_only_when_asked_for(root: Path, work: Path) -
     assert not (work / EXERCISE).exists()
     delivery = deliver(make_workbook(root, version(2)), work, restore=True)
     assert actions(delivery)[EXERCISE] == "restored"
-    assert (work / EXERCISE).read_bytes() == version(2)[EXERCISE]
+    assert (work / EXERCISE).read_bytes() == bare(version(2)[EXERCISE])
 
 
 def test_a_retired_lesson_stays_with_the_learner(root: Path, work: Path) -> None:
@@ -221,4 +223,4 @@ def test_files_that_were_there_before_are_the_learners(root: Path, work: Path) -
     (work / LESSON).write_bytes(notebook("something of mine"))
     deliver(make_workbook(root, version(1)), work)
     assert (work / LESSON).read_bytes() == notebook("something of mine")
-    assert (work / LESSON).with_suffix(".new.ipynb").read_bytes() == version(1)[LESSON]
+    assert (work / LESSON).with_suffix(".new.ipynb").read_bytes() == bare(version(1)[LESSON])

@@ -1,5 +1,7 @@
 """Random histories of a work folder: upstream changes, edits, runs, deletions, crashes.
 
+A history may begin under an older slmlab, which delivered notebooks with their outputs.
+
 The invariant needs no model of `deliver`: whatever text or output of the learner's was in the
 folder before an update is in the folder after it, and edited files are byte for byte the same.
 """
@@ -14,10 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slmlab.cli import workspace
+from slmlab.cli.cleared import cleared
 from slmlab.cli.fingerprint import fingerprint
 from slmlab.cli.workbook import MANIFEST_NAME
 from slmlab.cli.workspace import deliver
-from tests.cli.trees import edit, make_workbook, notebook, run
+from tests.cli.trees import bare, edit, make_workbook, notebook, run
 
 NAMES = ("notebooks/01_anatomy.ipynb", "exercises/01_anatomy.ipynb")
 
@@ -25,10 +29,13 @@ NAMES = ("notebooks/01_anatomy.ipynb", "exercises/01_anatomy.ipynb")
 class History:
     """One learner, one work folder, one upstream; `act` does one thing that can happen."""
 
-    def __init__(self) -> None:
+    def __init__(self, older: bool) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(os, "fsync", lambda handle: None)  # no power is cut here
+        self.older = older
+        if older:
+            self.patch.setattr(workspace, "cleared", lambda name, data: data)
         self.work = self.folder / "my work ü"
         self.versions = dict.fromkeys(NAMES, 1)
         self.refreshed = dict.fromkeys(NAMES, 1)
@@ -79,6 +86,8 @@ class History:
         elif action == "refresh":
             self.refreshed[name] += 1
             self.bring(replace=True, restore=False)
+        elif action == "upgrade" and self.older:
+            self.upgrade()
         elif action == "retire" and len(self.versions) > 1:
             self.retire(pick)
         elif action in ("edit", "run", "delete") and files:
@@ -96,6 +105,11 @@ class History:
     def publish(self, chosen: tuple[str, ...]) -> None:
         for name in chosen:
             self.versions[name] = self.versions.get(name, self.past.get(name, 0)) + 1
+
+    def upgrade(self) -> None:
+        self.older = False
+        self.patch.setattr(workspace, "cleared", cleared)
+        self.bring(replace=True, restore=False)
 
     def retire(self, pick: int) -> None:
         # a lesson that comes back under its old name continues with its next version
@@ -149,7 +163,8 @@ class History:
                 continue
             untouched = not self.marked(after[name]) and not self.manifest_lost
             if replace and untouched:
-                assert fingerprint(name, after[name]) == fingerprint(name, data), name
+                wanted = data if self.older else bare(data)
+                assert fingerprint(name, after[name]) == fingerprint(name, wanted), name
         deliver(workbook, self.work, replace=replace)
         assert self.present() == after, "a second run changed something"
 
@@ -190,14 +205,19 @@ class History:
 ACTIONS = (
     ["publish"] * 5
     + ["edit", "run", "run offer", "edit offer"] * 2
-    + ["delete", "take", "refresh", "retire", "crash", "crash", "lose"]
+    + ["delete", "take", "refresh", "retire", "crash", "crash", "lose", "upgrade"]
 )
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 419)), min_size=12, max_size=25))
-def test_no_history_loses_anything_of_the_learners(trace: list[tuple[str, int]]) -> None:
-    history = History()
+@given(
+    st.booleans(),
+    st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 419)), min_size=12, max_size=25),
+)
+def test_no_history_loses_anything_of_the_learners(
+    older: bool, trace: list[tuple[str, int]]
+) -> None:
+    history = History(older)
     try:
         for action, pick in trace:
             history.act(action, pick)

@@ -28,6 +28,15 @@ def notebook(*texts: str, outputs: tuple[str, ...] = (), metadata: dict | None =
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
+def bare(data: bytes) -> bytes:
+    """The notebook `data` as it is to be delivered, by a way of its own: no outputs, no counts."""
+    content = json.loads(data)
+    for cell in content["cells"]:
+        if cell["cell_type"] == "code":
+            cell.update(outputs=[], execution_count=None)
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
 def make_workbook(root: Path, files: dict[str, bytes], *, checkout: bool = True) -> Workbook:
     """A workbook under `root` that holds exactly `files`."""
     for folder in ("notebooks", "exercises"):

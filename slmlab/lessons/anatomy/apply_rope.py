@@ -71,12 +71,19 @@ def _half_exponent(x: Tensor, positions: Tensor, theta: float) -> Tensor:
     return _turn(x, _angles(positions, x.shape[-1], theta, exponent_step=1))
 
 
-def _from_one(x: Tensor, positions: Tensor, theta: float) -> Tensor:
-    return _turn(x, _angles(positions + 1, x.shape[-1], theta))
+def _no_minus(x: Tensor, positions: Tensor, theta: float) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    angles = _angles(positions, x.shape[-1], theta)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((first * cos + second * sin, first * sin + second * cos), dim=-1)
 
 
-def _one_angle(x: Tensor, positions: Tensor, theta: float) -> Tensor:
-    return _turn(x, _angles(positions[:1], x.shape[-1], theta))
+def _overwritten(x: Tensor, positions: Tensor, theta: float) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    angles = _angles(positions, x.shape[-1], theta)
+    cos, sin = angles.cos(), angles.sin()
+    first = first * cos - second * sin
+    return torch.cat((first, first * sin + second * cos), dim=-1)
 
 
 def _positions_ignored(x: Tensor, positions: Tensor, theta: float) -> Tensor:
@@ -120,22 +127,22 @@ APPLY_ROPE = Exercise(
             _backwards,
         ),
         Mistake(
+            "minus missing",
+            "Your second halves are right and the first ones are not, and lengths change: a "
+            "rotation has one minus, a*cos - b*sin. Which half do you negate before you swap them?",
+            _no_minus,
+        ),
+        Mistake(
+            "first half overwritten",
+            "Your first halves are right and the second ones are not: they are computed from the "
+            "new first half. Which values do a and b stand for in the second line?",
+            _overwritten,
+        ),
+        Mistake(
             "exponent i / head_dim",
             "The first pair is right, the later ones turn too fast: pair i has the frequency theta "
             "to the power -2i/head_dim. What is the exponent of the last of head_dim/2 pairs?",
             _half_exponent,
-        ),
-        Mistake(
-            "positions counted from 1",
-            "Everything is turned one step too far: position 0 must leave a vector as it is. What "
-            "is the angle of the first token?",
-            _from_one,
-        ),
-        Mistake(
-            "one angle for all tokens",
-            "Every token is turned by the first token's angle, so attention could not tell their "
-            "distance. Along which axis of the angles should the position change?",
-            _one_angle,
         ),
         Mistake(
             "given positions ignored",

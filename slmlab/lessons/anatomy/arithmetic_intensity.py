@@ -66,7 +66,7 @@ def _answer(
     peak_gflop_s: float,
     *,
     flop_a_product: int = 2,
-    weights_a_row: bool = False,
+    activations_in_batch: bool = True,
     output: int = 1,
     inputs: int = 1,
     inverted: bool = False,
@@ -78,8 +78,8 @@ def _answer(
     ridge = peak_gflop_s / bandwidth_gb_s
     if inverted:
         ridge = bandwidth_gb_s / peak_gflop_s
-    read = weight_bytes * (m if weights_a_row else 1) + m * row_bytes
-    spare = flop - ridge * row_bytes
+    read = weight_bytes + m * row_bytes
+    spare = flop - (ridge * row_bytes if activations_in_batch else 0)
     batch = ridge * weight_bytes / spare if spare > 0 else math.inf
     return {"flop_per_byte": m * flop / read, "ridge": ridge, "batch": batch}
 
@@ -125,12 +125,6 @@ ARITHMETIC_INTENSITY = Exercise(
             partial(_answer, flop_a_product=1),
         ),
         Mistake(
-            "weights read for every row",
-            "Right for one row, too low for more: you read the weights again for each row. Once "
-            "they are in the processor, how many rows can use them?",
-            partial(_answer, weights_a_row=True),
-        ),
-        Mistake(
             "output forgotten",
             "Slightly too high: the inputs are read and the weights are read. Where do the m*n "
             "results go?",
@@ -141,6 +135,12 @@ ARITHMETIC_INTENSITY = Exercise(
             "Too high, and the more so the more rows there are: each row's inputs and outputs move "
             "as well. Which term of your bytes grows with m?",
             partial(_answer, inputs=0, output=0),
+        ),
+        Mistake(
+            "activations ignored in the batch",
+            "Your intensity is right and your batch is too small: each row that you add also moves "
+            "its own inputs and outputs. What is the intensity of a matmul with that many rows?",
+            partial(_answer, activations_in_batch=False),
         ),
         Mistake(
             "ridge inverted",

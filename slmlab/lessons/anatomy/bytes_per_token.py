@@ -66,7 +66,7 @@ def _read(
     context: int,
     kv_value_bytes: int,
     *,
-    weights_divided_by: int = 8,
+    norm_bytes: int = 2,
     whole_embedding: bool = False,
     quantised_head: bool = False,
     kv_tensors: int = 2,
@@ -82,12 +82,12 @@ def _read(
     rows = 0
     if not config.get("tie_word_embeddings", False):
         rows = vocabulary if whole_embedding else 1
-    head_bytes = bits_per_weight / weights_divided_by if quantised_head else 2
-    weights = linears * bits_per_weight / weights_divided_by
+    head_bytes = bits_per_weight / 8 if quantised_head else 2
+    weights = linears * bits_per_weight / 8
     tables = head_bytes * vocabulary * hidden + 2 * rows * hidden
     cached_heads = heads if kv_of_query_heads else kv_heads
     kv = kv_tensors * layers * context * cached_heads * head_dim * kv_value_bytes
-    return weights + tables + 2 * norms + kv
+    return weights + tables + norm_bytes * norms + kv
 
 
 def _tensor_by_tensor(
@@ -125,15 +125,15 @@ BYTES_PER_TOKEN = Exercise(
             partial(_read, whole_embedding=True),
         ),
         Mistake(
-            "KV cache forgotten",
-            "Right for an empty context, too small for any other: attention reads every cached key "
-            "and value for each new token. Which term of yours grows with the context?",
-            partial(_read, kv_tensors=0),
-        ),
-        Mistake(
             "keys without values",
             "The cache is counted at half its size: attention scores the keys, and then sums what?",
             partial(_read, kv_tensors=1),
+        ),
+        Mistake(
+            "KV cache forgotten",
+            "Right at context 0, too small with a context: attention looks back at every token so "
+            "far. What does it read of each of them?",
+            partial(_read, kv_tensors=0),
         ),
         Mistake(
             "KV cache sized by query heads",
@@ -142,16 +142,16 @@ BYTES_PER_TOKEN = Exercise(
             partial(_read, kv_of_query_heads=True),
         ),
         Mistake(
-            "bits treated as bytes",
-            "Your linear weights come out eight times too large: bits_per_weight counts bits, the "
-            "answer counts bytes. How many bits are in a byte?",
-            partial(_read, weights_divided_by=1),
-        ),
-        Mistake(
             "head quantised like the linears",
             "Right at 16 bits, too small below: bits_per_weight is that of the matrices inside the "
             "layers. In which precision does this exercise keep the head?",
             partial(_read, quantised_head=True),
+        ),
+        Mistake(
+            "norms forgotten",
+            "Too small by a few multiples of hidden_size: the gains of the norms are read for each "
+            "token as well. How many norms has a layer, and is there one after the last layer?",
+            partial(_read, norm_bytes=0),
         ),
     ),
     hints=(

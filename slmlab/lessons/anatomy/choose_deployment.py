@@ -13,6 +13,13 @@ from slmlab.kv import kv_bytes
 Schemes = dict[str, tuple[float, float]]
 Numbers = dict[str, float]
 
+# A published 1.24-billion shape, for the two cases whose numbers are fixed.
+FIXED_MODEL: Numbers = {
+    "parameters": 1.24e9,
+    "num_hidden_layers": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+}
 GOOD, MIDDLE, SMALL = ("int8", (8.5, 0.01)), ("int4", (4.5, 0.05)), ("int2", (2.5, 0.9))
 FEWER_BITS_BETTER = ("int4-calibrated", (4.5, 0.03)), ("int5", (5.5, 0.06))
 
@@ -64,9 +71,26 @@ def cases(seed: int) -> list[Case]:
         # Weights alone fit twice over; with the cache only the smaller scheme does.
         case(3.5, loose, long_context, SMALL, MIDDLE),
         case(loose, loose, short, *FEWER_BITS_BETTER),
+        *fixed_cases(),
         case(limits[0], limits[1], long_context, *table),
         case(limits[1], limits[0], short, *table),
         case(loose, 1.5, short, *table),
+    ]
+
+
+def fixed_cases() -> list[Case]:
+    """The cache slows down what fits easily; 2**30 bytes to a GB fits or runs one scheme more."""
+    six = ("int6", (6.75, 0.01))
+
+    def case(memory: float, context: int, rate: float, *schemes: tuple[str, Any]) -> Case:
+        device = {"memory_gb": memory, "bandwidth_gb_s": 50.0}
+        arguments = {"device": device, "model": FIXED_MODEL, "schemes": dict(schemes)}
+        return Case(arguments | {"context": context, "tokens_per_second": rate})
+
+    return [
+        case(8.0, 32768, 36.0, GOOD, MIDDLE),
+        case(1.0, 0, 10.0, six, MIDDLE),
+        case(8.0, 0, 49.0, six, MIDDLE),
     ]
 
 
@@ -136,28 +160,26 @@ def _choose(
     context: int,
     tokens_per_second: float,
     *,
-    cache: bool = True,
+    cache_in_memory: bool = True,
+    cache_in_speed: bool = True,
+    gigabyte: float = 1e9,
     memory: bool = True,
     speed: bool = True,
-    prefer: str = "loss",
-    always: bool = False,
+    most_bits: bool = False,
 ) -> str | None:
     def bits(name: str) -> float:
         return schemes[name][0]
 
     def fits(name: str) -> bool:
-        size = needed_gb(model, bits(name), context if cache else 0)
-        enough = not memory or size <= device["memory_gb"]
-        return enough and (not speed or device["bandwidth_gb_s"] / size >= tokens_per_second)
+        stored = needed_gb(model, bits(name), context if cache_in_memory else 0) * 1e9 / gigabyte
+        read = needed_gb(model, bits(name), context if cache_in_speed else 0) * 1e9 / gigabyte
+        enough = not memory or stored <= device["memory_gb"]
+        return enough and (not speed or device["bandwidth_gb_s"] / read >= tokens_per_second)
 
     fitting = [name for name in schemes if fits(name)]
-    if not fitting:
-        return min(schemes, key=bits) if always else None
-    if prefer == "small":
-        return min(fitting, key=bits)
-    return (
-        max(fitting, key=bits) if prefer == "large" else min(fitting, key=lambda n: schemes[n][1])
-    )
+    if most_bits:
+        return max(fitting, key=bits, default=None)
+    return min(fitting, key=lambda name: schemes[name][1], default=None)
 
 
 def _one_budget(
@@ -185,7 +207,13 @@ CHOOSE_DEPLOYMENT = Exercise(
             "KV cache ignored",
             "Short contexts are right, long ones are not: the cache takes memory and is read for "
             "every token. Which two budgets does it eat from?",
-            partial(_choose, cache=False),
+            partial(_choose, cache_in_memory=False, cache_in_speed=False),
+        ),
+        Mistake(
+            "KV cache missing from the speed",
+            "You count the cache where it lies in memory and not where it is read: your choice is "
+            "too slow for a long context. Which bytes does one token read?",
+            partial(_choose, cache_in_speed=False),
         ),
         Mistake(
             "speed ignored",
@@ -200,22 +228,16 @@ CHOOSE_DEPLOYMENT = Exercise(
             partial(_choose, memory=False),
         ),
         Mistake(
-            "smallest chosen",
-            "Both budgets are met and quality is given away: you take the scheme with the fewest "
-            "bits. Once a scheme fits, what does saving more memory buy?",
-            partial(_choose, prefer="small"),
+            "GiB for GB",
+            "You take a GB as 2**30 bytes and so see 7% more memory and bandwidth than there is: "
+            "the statement counts 10**9. By what do you divide bytes?",
+            partial(_choose, gigabyte=2.0**30),
         ),
         Mistake(
             "most bits chosen",
             "You take the scheme with the most bits, and another that fits loses less: more bits do "
             "not always mean better. Which column of the table says what is lost?",
-            partial(_choose, prefer="large"),
-        ),
-        Mistake(
-            "something chosen where nothing fits",
-            "You name a scheme although none meets both budgets: shipping it breaks a promise. "
-            "What does the statement ask for in that case?",
-            partial(_choose, always=True),
+            partial(_choose, most_bits=True),
         ),
     ),
     hints=(

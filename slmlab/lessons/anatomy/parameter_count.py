@@ -35,6 +35,8 @@ def cases(seed: int) -> list[Case]:
     configs = [
         small,
         small | {"tie_word_embeddings": True},
+        # Stated and missing must mean the same: only this tells a wrong default from no head.
+        small | {"tie_word_embeddings": False},
         small | {"num_key_value_heads": 1},
         small | {"head_dim": hidden // heads + 2},
         large,
@@ -52,19 +54,20 @@ def _count(
     config: dict[str, int],
     *,
     tied_head: int = 0,
-    untied_head: int = 1,
+    missing_is_tied: bool = False,
     kv_by_query_heads: bool = False,
-    mlp_matrices: int = 3,
+    narrow_output: bool = False,
     given_head_dim: bool = True,
     norms: int = 1,
 ) -> int:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     kv_heads = heads if kv_by_query_heads else config.get("num_key_value_heads", heads)
     head_dim = config.get("head_dim", hidden // heads) if given_head_dim else hidden // heads
-    attention = 2 * hidden * head_dim * (heads + kv_heads)
-    mlp = mlp_matrices * hidden * config["intermediate_size"]
+    output_heads = kv_heads if narrow_output else heads
+    attention = hidden * head_dim * (heads + output_heads + 2 * kv_heads)
+    mlp = 3 * hidden * config["intermediate_size"]
     layer = attention + mlp + norms * 2 * hidden
-    head = tied_head if config.get("tie_word_embeddings", False) else untied_head
+    head = tied_head if config.get("tie_word_embeddings", missing_is_tied) else 1
     table = config["vocab_size"] * hidden
     return (1 + head) * table + config["num_hidden_layers"] * layer + norms * hidden
 
@@ -99,10 +102,10 @@ PARAMETER_COUNT = Exercise(
             partial(_count, tied_head=1),
         ),
         Mistake(
-            "untied head forgotten",
-            "Tied configs are right, the others are too small by vocab_size x hidden_size: without "
-            "tying, what turns the last hidden vector into logits?",
-            partial(_count, untied_head=0),
+            "missing tie_word_embeddings read as tied",
+            "Configs that state tie_word_embeddings are right, those without it are too small by "
+            "vocab_size x hidden_size: a missing field means not tied. What is your default?",
+            partial(_count, missing_is_tied=True),
         ),
         Mistake(
             "KV projections sized by query heads",
@@ -111,10 +114,10 @@ PARAMETER_COUNT = Exercise(
             partial(_count, kv_by_query_heads=True),
         ),
         Mistake(
-            "MLP with two matrices",
-            "Each layer is short by hidden_size x intermediate_size: a gated MLP multiplies a gate "
-            "and an up projection before it comes down. How many matrices is that?",
-            partial(_count, mlp_matrices=2),
+            "o projection as narrow as k and v",
+            "Configs with num_key_value_heads are too small: only k and v are narrow. The o "
+            "projection takes what every query head brings back. How many columns has it?",
+            partial(_count, narrow_output=True),
         ),
         Mistake(
             "head_dim computed although given",

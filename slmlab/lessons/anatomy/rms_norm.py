@@ -50,16 +50,16 @@ def _eps_outside(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * x / (_mean_square(x).sqrt() + eps)
 
 
-def _no_eps(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return weight * x / _mean_square(x).sqrt()
-
-
 def _over_tokens(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * x / (_mean_square(x, axis=0) + eps).sqrt()
 
 
-def _without_weight(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return x / (_mean_square(x) + eps).sqrt()
+def _standard_deviation(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return weight * x / (x.std(dim=-1, keepdim=True) ** 2 + eps).sqrt()
+
+
+def _gain_first(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return rms_norm(x * weight, torch.ones_like(weight), eps)
 
 
 def _sum_for_mean(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -94,16 +94,17 @@ RMS_NORM = Exercise(
             _mean_subtracted,
         ),
         Mistake(
+            "standard deviation for root mean square",
+            "You divide by the standard deviation: torch's std and var subtract the mean before "
+            "they square, and divide by one less than the number of channels. What is the mean of "
+            "x*x itself?",
+            _standard_deviation,
+        ),
+        Mistake(
             "eps outside the root",
             "Ordinary vectors are right, tiny ones come out too long: eps is added to the root. "
             "It guards the mean square. On which side of the root does it belong?",
             _eps_outside,
-        ),
-        Mistake(
-            "eps forgotten",
-            "The zero vector gives NaN and tiny ones come out too long: you divide by a root that "
-            "may be zero. What is eps for?",
-            _no_eps,
         ),
         Mistake(
             "mean over the token axis",
@@ -112,10 +113,10 @@ RMS_NORM = Exercise(
             _over_tokens,
         ),
         Mistake(
-            "weight forgotten",
-            "Right where the weight is 1, off elsewhere: each channel has a trained gain. Where in "
-            "your formula does it appear?",
-            _without_weight,
+            "gain before the norm",
+            "Right where the weight is 1, off elsewhere: you multiply by the gain first, so the "
+            "norm measures the scaled vector and takes part of the gain away. Which comes last?",
+            _gain_first,
         ),
         Mistake(
             "sum instead of mean",

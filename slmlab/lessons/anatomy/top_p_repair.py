@@ -68,6 +68,13 @@ def _as_given(logits: Tensor, p: float, temperature: float) -> Tensor:
     return _shared(_put_back(ordered * (ordered.cumsum(dim=-1) <= p), order))
 
 
+def _first_rescued(logits: Tensor, p: float, temperature: float) -> Tensor:
+    ordered, order = _sorted(logits, temperature)
+    keep = ordered.cumsum(dim=-1) <= p
+    keep[..., 0] = True
+    return _shared(_put_back(ordered * keep, order))
+
+
 def _kept_in_sorted_order(logits: Tensor, p: float, temperature: float) -> Tensor:
     ordered, _ = _sorted(logits, temperature)
     keep = ordered.cumsum(dim=-1) - ordered < p
@@ -91,11 +98,6 @@ def _temperature_last(logits: Tensor, p: float, temperature: float) -> Tensor:
 def _not_shared_out(logits: Tensor, p: float, temperature: float) -> Tensor:
     ordered, order = _sorted(logits, temperature)
     return _put_back(ordered * (ordered.cumsum(dim=-1) - ordered < p), order)
-
-
-def _sorted_upwards(logits: Tensor, p: float, temperature: float) -> Tensor:
-    ordered, order = (logits / temperature).softmax(dim=-1).sort(dim=-1)
-    return _shared(_put_back(ordered * (ordered.cumsum(dim=-1) - ordered < p), order))
 
 
 def _token_by_token(logits: Tensor, p: float, temperature: float) -> Tensor:
@@ -135,6 +137,12 @@ TOP_P_REPAIR = Exercise(
             _as_given,
         ),
         Mistake(
+            "only the first token rescued",
+            "No row is empty any more, and where the first token lies below p the kept mass still "
+            "does too: you rescue the first token, not the one that crosses p. Which one is that?",
+            _first_rescued,
+        ),
+        Mistake(
             "sorted order not undone",
             "The right number of tokens is kept, and they are the wrong ones: the mask belongs to "
             "the sorted order and is laid over the original one. What takes each entry back to its "
@@ -158,12 +166,6 @@ TOP_P_REPAIR = Exercise(
             "The right tokens are kept and their probabilities sum to less than 1: what happens to "
             "the mass of the dropped ones?",
             _not_shared_out,
-        ),
-        Mistake(
-            "sorted upwards",
-            "You keep the least likely tokens: the sum begins at the wrong end. With which token "
-            "does the nucleus begin?",
-            _sorted_upwards,
         ),
     ),
     hints=(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from slmlab.checking import check, make_cases
-from slmlab.lessons.anatomy.choose_deployment import CHOOSE_DEPLOYMENT, best_that_fits
+from slmlab.lessons.anatomy.choose_deployment import (
+    CHOOSE_DEPLOYMENT,
+    best_that_fits,
+    fixed_cases,
+)
 
 models = st.fixed_dictionaries(
     {
@@ -82,6 +88,49 @@ def test_no_case_hangs_on_rounding() -> None:
         for case in make_cases(CHOOSE_DEPLOYMENT, seed):
             margins = _margins(case.arguments)
             assert all(abs(margin - 1) > Fraction(1, 200) for margin in margins.values())
+
+
+def _first_that_fits(
+    gigabyte: float,
+    cache_in_speed: bool,
+    device: dict[str, float],
+    model: dict[str, float],
+    schemes: dict[str, tuple[float, float]],
+    context: int,
+    tokens_per_second: float,
+) -> str | None:
+    cache = 4 * model["num_hidden_layers"] * model["num_key_value_heads"] * model["head_dim"]
+    for name, (bits, _) in sorted(schemes.items(), key=lambda item: item[1][1]):
+        weights = model["parameters"] * bits / 8
+        read = weights + (cache * context if cache_in_speed else 0)
+        fits = weights + cache * context <= device["memory_gb"] * gigabyte
+        if fits and device["bandwidth_gb_s"] * gigabyte / read >= tokens_per_second:
+            return name
+    return None
+
+
+@pytest.mark.parametrize(
+    ("gigabyte", "cache_in_speed", "name"),
+    [
+        (1e9, True, None),
+        (1e9, False, "KV cache missing from the speed"),
+        (2.0**30, True, "GiB for GB"),
+    ],
+)
+def test_half_right_budgets_are_named(
+    gigabyte: float, cache_in_speed: bool, name: str | None
+) -> None:
+    choose = partial(_first_that_fits, gigabyte, cache_in_speed)
+    for seed in range(20):
+        report = check(CHOOSE_DEPLOYMENT, lambda **arguments: choose(**arguments), seed)
+        assert report.outcome == ("passed" if name is None else "wrong")
+        mistake = report.diagnosis.mistake if report.diagnosis else None
+        assert (mistake.name if mistake else None) == name
+
+
+def test_the_fixed_cases_have_these_answers() -> None:
+    found = [CHOOSE_DEPLOYMENT.reference(**case.arguments) for case in fixed_cases()]
+    assert found == [None, "int4", "int4"]
 
 
 def test_a_wrong_choice_is_told_the_numbers_that_break_it() -> None:
