@@ -36,7 +36,9 @@ def prove(path: Path, root: Path = ROOT) -> Path:
     The benchmark runs in the repository with SLMLAB_SEED set. Raises ValueError where it fails or
     where its last line is not a JSON object; an older result then stays as it was.
     """
-    environment = dict(os.environ, SLMLAB_SEED=str(SEED), PYTHONUNBUFFERED="1")
+    environment = dict(
+        os.environ, SLMLAB_SEED=str(SEED), PYTHONUNBUFFERED="1", PYTHONPATH=str(root)
+    )
     lines: list[str] = []
     with subprocess.Popen(
         [sys.executable, str(path)], cwd=root, env=environment, stdout=subprocess.PIPE, text=True
