@@ -55,7 +55,7 @@ lab: $(VENV)/.core
 test: lint pytest
 
 pytest: $(VENV)/.dev
-	@$(ONE_THREAD) CUDA_VISIBLE_DEVICES= $(PY) -m pytest -q -n $(JOBS) --dist loadscope --timeout 300 $(PYTEST_ARGS)
+	@$(ONE_THREAD) CUDA_VISIBLE_DEVICES= $(PY) -m pytest -q -n $(JOBS) --dist loadscope --timeout 900 $(PYTEST_ARGS)
 
 prove: $(VENV)/.dev
 	@HYPOTHESIS_PROFILE=prove $(ONE_THREAD) $(PY) -m pytest -q -m slow --timeout 3600 $(PYTEST_ARGS)

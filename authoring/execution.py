@@ -10,14 +10,16 @@ from nbformat import NotebookNode
 from authoring.environment import kernel_environment, warm_font_cache
 from authoring.failure import BuildError
 
-CELL_TIMEOUT_SECONDS = 120
+CELL_TIMEOUT_SECONDS = 300
+# A kernel that shares two cores with others has been seen to need more than nbclient's 60.
+KERNEL_START_SECONDS = 300
 
 
 def execute(notebook: NotebookNode, folder: Path, allow_errors: bool = False) -> None:
     """Run every code cell of `notebook` in place, with `folder` as the working directory.
 
     Checks are strict, and progress goes to a temporary file. A cell that fails or takes more than
-    120 seconds raises BuildError naming it, unless `allow_errors` keeps its error as an output.
+    300 seconds raises BuildError naming it, unless `allow_errors` keeps its error as an output.
     """
     warm_font_cache()
     # ignore_cleanup_errors: on Windows a kernel may hold its history file for a moment longer.
@@ -26,6 +28,7 @@ def execute(notebook: NotebookNode, folder: Path, allow_errors: bool = False) ->
             notebook,
             kernel_name="python3",
             timeout=CELL_TIMEOUT_SECONDS,
+            startup_timeout=KERNEL_START_SECONDS,
             allow_errors=allow_errors,
             coalesce_streams=True,
             record_timing=False,

@@ -17,7 +17,7 @@ MEMORY_LIMIT_BYTES = 600 * 10**6
 
 def run(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True
     )
     return done.stdout.strip()
 

@@ -81,7 +81,7 @@ def test_the_wheel_carries_the_lessons_that_exist(tmp_path: Path, present: bool)
             (root / folder / "01_topic.ipynb").write_text("{}")
             (root / folder / "notes.txt").write_text("")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=600)
     [wheel] = tmp_path.glob("slmlab-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         carried = {name for name in archive.namelist() if "_workbook" in name}

@@ -170,7 +170,9 @@ def test_in_a_kernel_each_call_shows_one_panel() -> None:
     cells = [nbformat.v4.new_code_cell(source) for source, _ in CELLS]
     notebook = nbformat.v4.new_notebook(cells=cells)
     resources = {"metadata": {"path": str(ROOT)}}
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    NotebookClient(
+        notebook, timeout=300, startup_timeout=300, kernel_name="python3", resources=resources
+    ).execute()
     for cell, (source, words) in zip(notebook.cells, CELLS, strict=True):
         if words is None:
             assert cell.outputs == [], source

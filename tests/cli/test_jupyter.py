@@ -139,7 +139,7 @@ def test_the_real_server_answers_on_lesson_00(tmp_path: Path) -> None:
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while True:
             try:
                 status = get_json(port, "status")

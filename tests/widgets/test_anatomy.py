@@ -249,7 +249,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
         notebook.cells.append(cell)
     environment = kernel_environment(tmp_path_factory.mktemp("scratch"))
     environment["PYTHONPATH"] = str(ROOT)
-    client = NotebookClient(notebook, timeout=120, store_widget_state=False)
+    client = NotebookClient(notebook, timeout=300, startup_timeout=300, store_widget_state=False)
     client.execute(env=environment)
     return notebook
 
