@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# The seeded slice draws the same examples on every run; `make prove` searches for new ones.
+# The seeded slice draws the same examples on every run. HYPOTHESIS_PROFILE=prove searches for new
+# ones, as in `HYPOTHESIS_PROFILE=prove make pytest`.
 settings.register_profile("ci", derandomize=True, max_examples=25, deadline=None, database=None)
 settings.register_profile("prove", max_examples=500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

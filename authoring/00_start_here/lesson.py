@@ -37,7 +37,7 @@ if "SLMLAB_MODEL" in os.environ:
 # All lessons use tiny, so nothing is downloaded. It is small on purpose: every effect that you
 # will measure on it takes seconds, and the large ones have the same causes.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 for prompt in (
     "<|user|>\nset a timer for 15 minutes\n<|assistant|>\n",
     "12+34=46\n58+27=",
@@ -50,7 +50,7 @@ for prompt in (
 # It was trained on commands that become tool calls, sums, small memory tasks, short stories, and
 # the documentation that comes with Python. Ask it about the world and it will invent. Its
 # [model card](https://github.com/slmlab/slmlab/blob/main/slmlab/models/embedded/tiny/README.md)
-# says how often it is right at each task: sums mostly, tool calls and memory tasks much less.
+# says how often it is right at each task.
 #
 # ## Is your machine ready?
 

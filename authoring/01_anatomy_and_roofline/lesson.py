@@ -31,8 +31,8 @@ print(f"writing one token at a time:    {writing:9,.0f} tokens/s")
 print(f"Same weights, same core: reading is {reading / writing:.1f} times as fast as writing.")
 
 # %% [markdown]
-# Each token passes through the same matrices, read or written. The arithmetic per token is the
-# same. Something else must take the time.
+# Each token passes through the same layers, read or written, with the same arithmetic. Something
+# else must take the time.
 #
 # By the end of this lesson you can name it. You can also compute a ceiling for any model on a
 # device that you have never touched: from its bandwidth for writing, from its arithmetic rate for
@@ -191,7 +191,7 @@ print(f"ridge point:       {roof.ridge_flop_per_byte:6.1f} FLOP/byte")
 # %% [markdown]
 # Now the model. `predict_decode` adds up the bytes that one step reads: every matrix once, and
 # the keys and values of the tokens so far. Prefill of 256 tokens is a step with a batch of 256
-# as far as the matrices go. In fp32 a weight is 4 bytes and one multiply-add is 2 FLOP: 0.5 FLOP a
+# as far as the layers go, and needs the head once. In fp32 a weight is 4 bytes and one multiply-add is 2 FLOP: 0.5 FLOP a
 # byte. The cache lifts it a little, because several query heads share each cached key.
 
 # %% tags=["nbval-ignore-output"]
@@ -199,7 +199,7 @@ from slmlab.widgets import RooflinePoint, roofline_plot
 
 context = speed.prompt_tokens + speed.new_tokens // 2
 decode = predict_decode(config, "float32", roof, context=context)
-prefill = predict_decode(config, "float32", roof, batch=speed.prompt_tokens)
+prefill = predict_decode(config, "float32", roof, batch=speed.prompt_tokens, head_rows=1)
 print(
     f"bytes read for one token: {decode.weight_bytes / 1e6:.1f} MB of weights "
     f"+ {decode.kv_bytes / 1e6:.1f} MB of cache"
@@ -338,7 +338,7 @@ def stepper(dtype):
     return one_step
 
 
-half = predict_decode(config, "bfloat16", roof, context=256)
+half = predict_decode(config, "bfloat16", roof, context=context)
 print(f"the ceiling rises by a factor of {half.tokens_per_second / decode.tokens_per_second:.2f}")
 gains = {}
 for dtype in (torch.bfloat16, torch.float16):
@@ -443,8 +443,9 @@ print(
 # ## Play: when does the cache cost as much as the weights?
 #
 # Each token that is written reads the weights and the whole KV cache. Take int4 in the layers (4.5
-# bits with scales), the tied head in 16 bits as most files have it, and batch 1: **at which context are the two equal, for SmolLM2-135M and for Llama-3.2-1B, which is nine times
-# larger?** Guess which comes first, then move the context and watch the line that compares them.
+# bits with scales), the tied head in 16 bits as most files have it, and batch 1: **at which context
+# are the two equal, for SmolLM2-135M and for the much larger Llama-3.2-1B?** Guess which comes
+# first, then move the context and watch the line that compares them.
 
 # %% tags=["nbval-ignore-output"]
 from slmlab.widgets.anatomy import explorer
@@ -464,9 +465,8 @@ for name, published in PUBLISHED.items():
     )
 
 # %% [markdown]
-# The weights of two models can differ by nine and their cache for one token by less than a half:
-# layers and KV heads decide it, not parameters. The small model is the first whose cache costs
-# more than its weights.
+# Parameters set the size of the weights; layers and KV heads set that of the cache. The two need
+# not grow together: the smallest model here is the first whose cache costs more than its weights.
 #
 # ## Explain
 #
@@ -516,7 +516,7 @@ from slmlab.checking import calibration_plot
 calibration_plot()
 
 # %% [markdown]
-# **Where next:** lesson 02 halves the bytes again, and asks what that costs.
+# **Where next:** lesson 02 goes down to 4 bits a weight, and asks what that costs.
 #
 # Sources: Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2009. RoPE: Su et al. 2021,
 # [arXiv:2104.09864](https://arxiv.org/abs/2104.09864), section 3.4. The decoder of this lesson:

@@ -66,9 +66,13 @@ class ContiguousCache:
         Returns:
             keys, values: (batch, kv_heads, length + T, head_dim), views into the cache.
         """
+        for name, tensor in (("k", k), ("v", v)):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{name} must be a tensor, not {type(tensor).__name__}")
         batch, kv_heads, head_dim = self._sizes
         if (
-            k.shape != (batch, kv_heads, k.shape[-2], head_dim)
+            k.dim() != 4
+            or k.shape != (batch, kv_heads, k.shape[-2], head_dim)
             or k.shape != v.shape
             or not 0 <= layer <= self._last_layer
         ):

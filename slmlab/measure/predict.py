@@ -93,6 +93,7 @@ def predict_decode(
     batch: int = 1,
     kv_dtype: str | None = None,
     head_scheme: str | None = None,
+    head_rows: int | None = None,
 ) -> Prediction:
     """Upper bound on decode speed, tokens a second, and the resource that sets it.
 
@@ -102,7 +103,8 @@ def predict_decode(
     GFLOP/s or None), or an object with bandwidth_gb_s and gemm_gflop_s. context: tokens in the
     cache of each sequence. batch: sequences decoded together. kv_dtype: of the cache (default
     float32 under scheme float32, else float16). head_scheme: stores the vocabulary tables in
-    another scheme than 16 bit, as engines that quantise the head do.
+    another scheme than 16 bit, as engines that quantise the head do. head_rows: how many of the
+    batch's tokens need logits (default: all); a prefill needs them at its last position only.
 
     The head is read whole each step. The input embedding gives one row a sequence, which
     counts only when it is not tied: a tied table is read as the head already.
@@ -111,6 +113,7 @@ def predict_decode(
     """
     check_count("context", context, 0)
     check_count("batch", batch, 1)
+    rows = batch if head_rows is None else check_count("head_rows", head_rows, 0)
     shape, parsed = read_architecture(config), parse_scheme(scheme)
     table = _table_scheme(parsed, head_scheme)
     machine_name, bandwidth, peak = _machine(device, parsed.compute_dtype)
@@ -122,7 +125,7 @@ def predict_decode(
     cached = kv_bytes(config, context, batch, cache_dtype)
     # At one byte a value the accounting counts values: it caps sliding layers at their window.
     attended = kv_bytes(config, context, batch, "int8") // (2 * shape.kv_heads * shape.head_dim)
-    products = batch * (shape.linear_parameters + shape.table_parameters)
+    products = batch * shape.linear_parameters + rows * shape.table_parameters
     flops = 2 * products + 4 * attended * shape.heads * shape.head_dim
     bandwidth_seconds = (weight_bytes + cached) / (bandwidth * 1e9)
     compute_seconds = None if peak is None else flops / (peak * 1e9)

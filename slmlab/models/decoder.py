@@ -206,6 +206,11 @@ class Decoder(nn.Module):
         head's output is the largest tensor of a prefill.
         """
         x = self._embed(input_ids)
+        if cache is not None and not (hasattr(cache, "append") and hasattr(cache, "length")):
+            raise TypeError(
+                f"cache must have append and length, as slmlab.kv's caches do; got "
+                f"{type(cache).__name__}"
+            )
         past = cache.length if cache is not None else 0
         if attention_mask is not None:
             attention_mask = check_padding(attention_mask, input_ids, past)
@@ -254,6 +259,9 @@ class Decoder(nn.Module):
             positions = positions_from_padding(padding, time)
         elif positions is None:
             positions = torch.arange(past, past + time, device=input_ids.device)
+        elif not isinstance(positions, Tensor) or positions.dtype != torch.int64:
+            kind = getattr(positions, "dtype", type(positions).__name__)
+            raise TypeError(f"positions must be an int64 tensor, not {kind}")
         elif positions.shape not in ((time,), tuple(input_ids.shape)):
             raise ValueError(
                 f"positions must have shape ({time},) or {tuple(input_ids.shape)}, not "

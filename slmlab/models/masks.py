@@ -8,6 +8,8 @@ from torch import Tensor
 
 def check_padding(attention_mask: Tensor, input_ids: Tensor, past: int) -> Tensor:
     """The padding mask as bool, (batch, past + time); raises ValueError on another shape."""
+    if not isinstance(attention_mask, Tensor):
+        raise TypeError(f"attention_mask must be a tensor, not {type(attention_mask).__name__}")
     wanted = (input_ids.shape[0], past + input_ids.shape[1])
     if tuple(attention_mask.shape) != wanted:
         raise ValueError(

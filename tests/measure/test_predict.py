@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -261,3 +262,20 @@ def test_bad_arguments_are_named(config, scheme, target, options, error, words):
     with pytest.raises(error) as caught:
         predict_decode(config, scheme, target, **options)
     assert words in str(caught.value)
+
+
+def test_a_prefill_needs_the_head_once() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from slmlab.measure.speed import DecoderStepper
+    from slmlab.models import Decoder, ModelConfig
+
+    config = ModelConfig("llama", 512, 64, 128, 2, 4, 2, 16, 64, tie_word_embeddings=True)
+    stepper = DecoderStepper(Decoder(config).eval(), 32)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        stepper.feed(torch.zeros(1, 24, dtype=torch.int64))
+    counted = counter.get_flop_counts()["Global"]
+    matrices = sum(n for op, n in counted.items() if "mm" in str(op) and "attention" not in str(op))
+    prefill = predict_decode(config, "float32", (1.0, None), batch=24, head_rows=1)
+    assert prefill.flops == matrices
+    assert predict_decode(config, "float32", (1.0, None), batch=24).flops > 1.3 * prefill.flops

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import slmlab
-from slmlab.models import Decoder, model_directory, save_decoder
+from slmlab.kv import ContiguousCache
+from slmlab.models import Decoder, ModelConfig, model_directory, save_decoder
 from slmlab.models.loading import EMBEDDED
 from tests.models.layouts import assert_same_logits, saved
 from tests.models.test_loading import edit_config
@@ -153,3 +154,22 @@ def test_saving_checks_the_dtype(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"dtype must be a torch\.dtype"):
         save_decoder(model, folder, "float16")  # type: ignore[arg-type]
     assert json.loads((folder / "config.json").read_text()) == before
+
+
+def test_forward_names_what_has_the_wrong_type() -> None:
+    config = ModelConfig("llama", 17, 12, 16, 2, 4, 2, 6, 64)
+    decoder = Decoder(config)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    with pytest.raises(TypeError, match="positions must be an int64 tensor, not list"):
+        decoder(ids, positions=[0, 1, 2, 3])
+    with pytest.raises(TypeError, match=r"positions must be an int64 tensor, not torch\.float32"):
+        decoder(ids, positions=torch.zeros(4))
+    with pytest.raises(TypeError, match="attention_mask must be a tensor, not list"):
+        decoder(ids, attention_mask=[1, 1, 1, 1])
+    with pytest.raises(TypeError, match="cache must have append and length"):
+        decoder(ids, {})
+    cache = ContiguousCache(config, max_length=4)
+    with pytest.raises(TypeError, match="k must be a tensor"):
+        cache.append(0, [1], [1])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"this cache takes layers 0 to 1"):
+        cache.append(0, torch.zeros(3), torch.zeros(3))
