@@ -129,11 +129,6 @@ class Speed:
         """New tokens a second, fastest repeat."""
         return self.new_tokens / self.decode.min_seconds
 
-    @property
-    def time_to_first_token_seconds(self) -> float:
-        """Median seconds of the prefill."""
-        return self.prefill.median_seconds
-
     def __str__(self) -> str:
         return (
             f"prefill {self.prefill_tokens_per_second:.1f} tokens/s "

@@ -86,11 +86,6 @@ class Times:
         """Fastest wall seconds: the run that was disturbed least."""
         return min(self.wall)
 
-    @property
-    def median_process_seconds(self) -> float:
-        """Median processor seconds of a run."""
-        return statistics.median(self.process)
-
 
 @dataclass(frozen=True)
 class Interleaved:

@@ -6,37 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from slmlab.cli.workbook import MANIFEST_NAME
-from slmlab.cli.workspace import Delivery, deliver
-from tests.cli.trees import bare, edit, make_workbook, notebook, run
-
-LESSON, EXERCISE = "notebooks/00_start_here.ipynb", "exercises/01_anatomy.ipynb"
-
-
-def version(number: int) -> dict[str, bytes]:
-    return {
-        LESSON: notebook(f"lesson v{number}", "print(1)", outputs=("delivered",)),
-        EXERCISE: notebook(f"exercise v{number}", "raise NotImplementedError"),
-    }
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "repo"
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    return tmp_path / "a work folder, größer 作"
-
-
-def actions(delivery: Delivery) -> dict[str, str]:
-    return {outcome.name: outcome.action for outcome in delivery.outcomes}
-
-
-def visible(work: Path) -> set[str]:
-    found = {path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()}
-    return found - {MANIFEST_NAME}
+from slmlab.cli.workspace import deliver
+from tests.cli.trees import (
+    EXERCISE,
+    LESSON,
+    actions,
+    bare,
+    edit,
+    make_workbook,
+    notebook,
+    run,
+    version,
+    visible,
+)
 
 
 def test_first_delivery_is_byte_for_byte_but_for_outputs(root: Path, work: Path) -> None:

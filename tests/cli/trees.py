@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+from slmlab.cli.manifest import MANIFEST_NAME
 from slmlab.cli.workbook import Workbook
+from slmlab.cli.workspace import Delivery
 
 
 def notebook(*texts: str, outputs: tuple[str, ...] = (), metadata: dict | None = None) -> bytes:
@@ -77,3 +79,22 @@ def run(path: Path, output: str) -> None:
     )
     content["metadata"] = {"kernelspec": {"name": "python3"}, "widgets": {}}
     path.write_text(json.dumps(content))
+
+
+LESSON, EXERCISE = "notebooks/00_start_here.ipynb", "exercises/01_anatomy.ipynb"
+
+
+def version(number: int) -> dict[str, bytes]:
+    return {
+        LESSON: notebook(f"lesson v{number}", "print(1)", outputs=("delivered",)),
+        EXERCISE: notebook(f"exercise v{number}", "raise NotImplementedError"),
+    }
+
+
+def actions(delivery: Delivery) -> dict[str, str]:
+    return {outcome.name: outcome.action for outcome in delivery.outcomes}
+
+
+def visible(work: Path) -> set[str]:
+    found = {path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()}
+    return found - {MANIFEST_NAME}
