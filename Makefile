@@ -54,7 +54,7 @@ lab: $(VENV)/.core
 
 test: lint pytest
 
-pytest: $(VENV)/.dev
+pytest: $(VENV)/.dev $(VENV)/.colab
 	@$(ONE_THREAD) CUDA_VISIBLE_DEVICES= $(PY) -m pytest -q -n $(JOBS) --dist loadscope --timeout 900 $(PYTEST_ARGS)
 
 prove: $(VENV)/.dev
@@ -85,6 +85,13 @@ $(VENV)/.dev: $(PY) pyproject.toml $(CONSTRAINTS) $(if $(TORCH_INDEX),$(VENV)/.t
 	@rm -f $@
 	$(call pip_install,slmlab with the tools for its tests (about 2 GB; some minutes the first time),$(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev]")
 	@touch $(VENV)/.core $@
+
+# ipywidgets as Colab ships it, in a folder of its own that tests/cold_start puts before .venv's.
+$(VENV)/.colab: $(PY) tests/cold_start/colab.txt
+	@rm -rf $@ $(VENV)/colab; echo "pip: the ipywidgets of Colab, for tests (2 MB)"
+	@$(PY) -m pip install --disable-pip-version-check --no-input --quiet --no-deps \
+	  --target $(VENV)/colab -r tests/cold_start/colab.txt
+	@touch $@
 
 # torch first and alone: once a build without CUDA is there, pip keeps it for `torch==` of the same
 # version. --force-reinstall, because an installed CUDA build has that version too.

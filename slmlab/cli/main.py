@@ -22,6 +22,10 @@ app = typer.Typer(
 
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 
+TeacherFolder = Annotated[
+    Path | None,
+    typer.Option(help="Of a draft: its teacher's folder (default: the embedded model)."),
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 WorkFolder = Annotated[
     Path | None,
@@ -232,20 +236,35 @@ def generate(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="tiny, tiny-draft, or a .toml file.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="tiny, tiny-draft, or a .toml file (default: both, and their cards)."),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Model directory to write (default: runs/NAME).")
+        Path | None,
+        typer.Option(help="Folder to write (default: runs/NAME; for both, runs)."),
     ] = None,
     work: Annotated[
         Path | None, typer.Option(help="Token rows and checkpoint (default: OUT-work).")
     ] = None,
+    teacher: TeacherFolder = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
-    """Train a model from text that is on this machine; goes on with an interrupted run."""
-    from slmlab.cli.training import run_training
+    """Train from text that is on this machine: a recipe, or the embedded pair and its cards.
+
+    Goes on with an interrupted run.
+    """
+    from slmlab.cli.training import run_pair, run_training
+    from slmlab.training.interrupt import termination_interrupts
 
     try:
-        typer.echo(run_training(recipe, out, work, threads))
+        with termination_interrupts():
+            if recipe is not None:
+                typer.echo(run_training(recipe, out, work, threads, teacher))
+            elif work is not None or teacher is not None:
+                raise ValueError("--work and --teacher belong to one recipe: name it")
+            else:
+                typer.echo(run_pair(out, threads))
     except KeyboardInterrupt:
         typer.echo(
             "Interrupted. Every finished step is kept: the same command goes on from there.",
@@ -258,11 +277,12 @@ def train(
 def evaluate(
     model: Annotated[str, typer.Argument(help="tiny, tiny-draft, or a folder.")] = "tiny",
     card: Annotated[bool, typer.Option("--card", help="Write the model's README.md.")] = False,
+    teacher: TeacherFolder = None,
 ) -> None:
     """Measure a model on held-out tasks and texts: the table of its model card."""
     from slmlab.cli.training import run_evaluation
 
-    run_evaluation(model, card)
+    run_evaluation(model, card, teacher)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from slmlab.models.config import SUPPORTED_MODEL_TYPES, ModelConfig
 from slmlab.models.decoder import Decoder
 from slmlab.models.layout import from_hf_names, hf_shapes, to_hf_names
 from slmlab.models.placement import check_device, check_dtype
+from slmlab.models.projection import Projection
 from slmlab.models.weights import read_tensors, weight_files
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -131,6 +132,9 @@ def load_decoder(
     decoder.load_state_dict(from_hf_names(cast, config), assign=True)
     if config.tie_word_embeddings:
         decoder.lm_head.weight = decoder.embed_tokens.weight
+    for module in decoder.modules():
+        if isinstance(module, Projection):
+            module.lay_out()
     decoder.reset_rotation(device)
     return decoder.eval().requires_grad_(False)
 

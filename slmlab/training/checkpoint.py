@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,6 +31,7 @@ def save_checkpoint(
             "recipe": recipe.digest(),
             "steps": str(recipe.steps),
             "decay_steps": str(recipe.decay_steps),
+            "growth_step": str(recipe.growth_step),
         },
     )
     os.replace(temporary, path)
@@ -74,13 +76,18 @@ def _check_schedule(path: Path, step: int, metadata: dict[str, str], recipe: Rec
             f"{path} holds {step} finished steps, the recipe asks for {recipe.steps}: set steps "
             f"to at least {step}, or give another output folder"
         )
-    steps, decay = (
-        int(metadata.get(name, getattr(recipe, name))) for name in ("steps", "decay_steps")
-    )
-    before = dataclasses.replace(recipe, steps=steps, decay_steps=decay)
-    if any(before.rate(taken) != recipe.rate(taken) for taken in range(step)):
+    fields = ("steps", "decay_steps", "growth_step")
+    old: dict[str, Any] = {name: int(metadata.get(name, getattr(recipe, name))) for name in fields}
+    before = dataclasses.replace(recipe, **old)
+    if any(
+        (before.rate(taken), before.layers_at(taken))
+        != (recipe.rate(taken), recipe.layers_at(taken))
+        for taken in range(step)
+    ):
+        there, here = (
+            ", ".join(f"{name} = {getattr(r, name)}" for name in fields) for r in (before, recipe)
+        )
         raise ValueError(
-            f"{path} took its {step} steps with steps = {steps} and decay_steps = {decay}, and "
-            f"steps = {recipe.steps} with decay_steps = {recipe.decay_steps} gives some of them "
-            "another learning rate: put the old values back, or give another output folder"
+            f"{path} took its {step} steps with {there}, and {here} gives some of them another "
+            "learning rate or depth: put the old values back, or give another output folder"
         )

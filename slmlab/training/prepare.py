@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from slmlab.data.corpus import Corpus, Domain, read_corpus
+from slmlab.data.corpus import STANDARD_LIBRARY, Corpus, Domain, read_corpus
 from slmlab.data.grammar import documents
 from slmlab.data.tokenizer import tokenizer_texts, train_tokenizer
 from slmlab.training.batches import Rows, cut_rows, load_rows, pack_rows, save_rows
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT = 0
-# Sums and recall are learned late and only from many examples; stories are learned early.
+# Recall, then sums, are learned late and only from many examples; stories are learned early.
 GRAMMAR_TASKS = ("tool_calls", "recall", "sums", "stories")
-GRAMMAR_WEIGHTS = (0.25, 0.3, 0.35, 0.1)
+GRAMMAR_WEIGHTS = (0.28, 0.38, 0.24, 0.1)
 
 
 def prepare_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerFast:
@@ -39,11 +39,16 @@ def prepare_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerFast:
 def prepare_rows(
     recipe: Recipe, tokenizer: PreTrainedTokenizerFast, folder: Path
 ) -> dict[str, Rows]:
-    """Rows of docs, code and grammar text, as far as the recipe asks for them."""
+    """Rows of the corpus and of grammar text, as far as the recipe asks for them.
+
+    "stdlib-docs" are those of "docs" that come from the standard library.
+    """
     length = recipe.sequence_length
+    corpus, stdlib = _training_corpus, _standard_library
     makers: dict[str, Callable[[], Rows]] = {
-        "docs": lambda: cut_rows(_corpus(tokenizer, "docs"), length, END_OF_TEXT),
-        "code": lambda: cut_rows(_corpus(tokenizer, "code"), length, END_OF_TEXT),
+        "docs": lambda: cut_rows(_texts(tokenizer, corpus(), "docs"), length, END_OF_TEXT),
+        "stdlib-docs": lambda: cut_rows(_texts(tokenizer, stdlib(), "docs"), length, END_OF_TEXT),
+        "code": lambda: cut_rows(_texts(tokenizer, corpus(), "code"), length, END_OF_TEXT),
         "grammar": lambda: pack_rows(
             _grammar(recipe, tokenizer), length, END_OF_TEXT, recipe.grammar_tokens
         ),
@@ -65,8 +70,14 @@ def _training_corpus() -> Corpus:
     return read_corpus("training")
 
 
-def _corpus(tokenizer: PreTrainedTokenizerFast, domain: Domain) -> Iterator[list[int]]:
-    texts = _training_corpus().texts(domain)
+def _standard_library() -> Corpus:
+    return read_corpus("training", (STANDARD_LIBRARY,))
+
+
+def _texts(
+    tokenizer: PreTrainedTokenizerFast, corpus: Corpus, domain: Domain
+) -> Iterator[list[int]]:
+    texts = corpus.texts(domain)
     for start in tqdm(range(0, len(texts), 64), desc=f"tokenising {domain}", unit="batch"):
         yield from _encode(tokenizer, texts[start : start + 64])
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from slmlab.models import Decoder, save_decoder
+from slmlab.models import Decoder, model_directory, save_decoder
 from slmlab.training.batches import Batches, Rows, load_rows, save_rows
 from slmlab.training.checkpoint import load_checkpoint, save_checkpoint
+from slmlab.training.growth import first_layers
 from slmlab.training.interrupt import interrupts_deferred
 from slmlab.training.optimizer import PairedOptimizer
 from slmlab.training.prepare import prepare_rows, prepare_tokenizer
@@ -63,6 +64,7 @@ def train(
     out: str | Path,
     *,
     work: str | Path | None = None,
+    teacher: str | Path | None = None,
     device: torch.device | str = "cpu",
     threads: int = 1,
     checkpoint_seconds: float = 300.0,
@@ -75,6 +77,7 @@ def train(
         out: receives config.json, model.safetensors (fp16) and the tokenizer.
         work: folder of token rows and the checkpoint; ``out`` + "-work" if absent. A run that
             finds a checkpoint there goes on from it.
+        teacher: where the recipe's teacher lies; the embedded model of that name if absent.
         threads: torch threads, at most the cores of this machine.
         stop_after: leave after this many steps with a checkpoint, as an interrupt does.
         sources: token rows to use instead of those the recipe prepares (tests).
@@ -83,7 +86,7 @@ def train(
         ``out``. A KeyboardInterrupt saves a checkpoint before it is raised again.
 
     Raises:
-        ValueError: too few or too many threads, a place where no folder can be, rows or a
+        ValueError: too few or too many threads, a teacher for a recipe without one, a place where no folder can be, rows or a
             checkpoint of another recipe, a schedule that contradicts the steps already taken.
         FloatingPointError: the loss is NaN.
     """
@@ -96,14 +99,17 @@ def train(
     check_folder("work", work)
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
-    teacher = _teacher(recipe, device)
+    teacher_folder = _teacher_folder(recipe, teacher)
+    guide = None  # the teacher's decoder
+    if teacher_folder is not None:
+        guide = Decoder.from_pretrained(teacher_folder, device=device)
     tokenizer = None
     if sources is None:
-        claim_work_folder(recipe, work)
-        tokenizer = _tokenizer(recipe, work)
+        claim_work_folder(recipe, work, teacher_folder)
+        tokenizer = prepare_tokenizer(recipe, teacher_folder or work)
         sources = prepare_rows(recipe, tokenizer, work)
-        if teacher is not None and "sampled" in recipe.rows:
-            sources["sampled"] = _sampled(recipe, teacher, sources, work)
+        if guide is not None and "sampled" in recipe.rows:
+            sources["sampled"] = _sampled(recipe, guide, sources, work)
     batches = Batches(recipe, sources)
     decoder = initial_decoder(recipe, device)
     optimizer = PairedOptimizer(decoder, recipe)
@@ -119,7 +125,8 @@ def train(
     try:
         while step < last:
             inputs, targets = (t.to(device) for t in batches.at(step))
-            loss = batch_loss(decoder, teacher, inputs, targets)
+            student = first_layers(decoder, recipe.layers_at(step))
+            loss = batch_loss(student, guide, inputs, targets)
             loss.backward()
             value = loss.item()
             if value != value:
@@ -163,18 +170,12 @@ def _check_threads(threads: int) -> None:
         )
 
 
-def _teacher(recipe: Recipe, device: torch.device | str) -> Decoder | None:
-    return (
-        None if recipe.teacher is None else Decoder.from_pretrained(recipe.teacher, device=device)
-    )
-
-
-def _tokenizer(recipe: Recipe, work: Path):  # type: ignore[no-untyped-def]
-    from slmlab.models import model_directory
-
+def _teacher_folder(recipe: Recipe, teacher: str | Path | None) -> Path | None:
     if recipe.teacher is None:
-        return prepare_tokenizer(recipe, work)
-    return prepare_tokenizer(recipe, model_directory(recipe.teacher))
+        if teacher is not None:
+            raise ValueError(f"recipe {recipe.name} learns from text alone: leave teacher out")
+        return None
+    return model_directory(recipe.teacher if teacher is None else teacher)
 
 
 def _sampled(recipe: Recipe, teacher: Decoder, sources: dict[str, Rows], work: Path) -> Rows:

@@ -17,10 +17,12 @@ RECIPES = Path(__file__).parent / "recipes"
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
+    "int | None": (int, type(None)),
     "int": (int,),
     "float": (float, int),
     "dict[str, int]": (dict,),
 }
+SOURCES = ("docs", "stdlib-docs", "code", "grammar", "sampled")
 _LARGEST_VOCABULARY = 2**16  # token rows are uint16
 
 
@@ -28,9 +30,10 @@ _LARGEST_VOCABULARY = 2**16  # token rows are uint16
 class Recipe:
     """What to train and how. Rows are sequences of ``sequence_length`` tokens.
 
-    ``rows`` says how many rows of a batch come from each source (docs, code, grammar, and for a
-    draft also sampled: text that the teacher wrote). ``teacher`` names a model whose logits
-    replace the hard labels. Raises TypeError for a field of the wrong type, ValueError for a value
+    ``rows`` says how many rows of a batch come from each of SOURCES ("sampled" is text
+    that the teacher of a draft wrote). ``teacher`` names a model whose logits
+    replace the hard labels. With ``initial_layers`` the steps before ``growth_step`` train only the
+    first layers (slmlab.training.growth). Raises TypeError for a field of the wrong type, ValueError for a value
     that cannot be trained with.
     """
 
@@ -54,6 +57,8 @@ class Recipe:
     grammar_tokens: int
     rows: dict[str, int]
     rope_theta: float = 10000.0
+    initial_layers: int | None = None
+    growth_step: int = 0
     teacher: str | None = None
     sampled_tokens: int = 0
 
@@ -67,7 +72,8 @@ class Recipe:
             raise ValueError("steps must be at least 1 and warmup_steps lie within them")
         if not 0 <= self.decay_steps <= self.steps - self.warmup_steps:
             raise ValueError("decay_steps must lie between 0 and steps - warmup_steps")
-        known = {"docs", "code", "grammar", "sampled"}
+        self._check_growth()
+        known = set(SOURCES)
         if not self.rows or set(self.rows) - known or min(self.rows.values()) < 1:
             raise ValueError(f"rows must give a positive count for some of {sorted(known)}")
         if ("sampled" in self.rows) and (self.teacher is None or self.sampled_tokens < 1):
@@ -75,6 +81,22 @@ class Recipe:
         if set(self.rows) == {"sampled"}:
             raise ValueError("rows of 'sampled' text need another source for their beginnings")
         self.model_config()  # impossible sizes show now, not after the rows are prepared
+
+    def _check_growth(self) -> None:
+        if self.initial_layers is None:
+            if self.growth_step != 0:
+                raise ValueError(f"growth_step is {self.growth_step}: it needs initial_layers")
+            return
+        if not 1 <= self.initial_layers < self.num_hidden_layers:
+            raise ValueError(
+                f"initial_layers must lie between 1 and {self.num_hidden_layers - 1} "
+                f"(num_hidden_layers is {self.num_hidden_layers}), got {self.initial_layers}"
+            )
+        if not 1 <= self.growth_step < self.steps:
+            raise ValueError(
+                f"growth_step must lie between 1 and {self.steps - 1} (steps is {self.steps}), "
+                f"got {self.growth_step}"
+            )
 
     def _check_numbers(self) -> None:
         for name in ("muon_lr", "embedding_lr", "norm_lr", "rope_theta", "weight_decay"):
@@ -102,6 +124,12 @@ class Recipe:
         left = self.steps - step
         return min(1.0, left / self.decay_steps) if self.decay_steps else 1.0
 
+    def layers_at(self, step: int) -> int:
+        """How many layers ``step`` trains: the first ones only, until the decoder grows."""
+        if self.initial_layers is not None and step < self.growth_step:
+            return self.initial_layers
+        return self.num_hidden_layers
+
     def model_config(self) -> ModelConfig:
         return ModelConfig(
             model_type="llama",
@@ -123,10 +151,10 @@ class Recipe:
     def digest(self) -> str:
         """Hash of what shapes the steps already taken: a checkpoint of another recipe is refused.
 
-        The length of the plateau is left out, so that a run still on it can be made longer.
+        The schedule is left out, so that the part of it that is still ahead can be changed.
         """
         values = dataclasses.asdict(self)
-        for field in ("name", "steps", "decay_steps"):
+        for field in ("name", "steps", "decay_steps", "growth_step"):
             values.pop(field)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 

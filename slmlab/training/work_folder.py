@@ -8,11 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slmlab.models import model_directory
-from slmlab.training.recipe import Recipe
+from slmlab.training.recipe import SOURCES, Recipe
 
 RECORD = "prepared.json"
-_CACHED = ("tokenizer.json", "docs.npy", "code.npy", "grammar.npy", "sampled.npy")
+_CACHED = ("tokenizer.json", *(f"{source}.npy" for source in SOURCES))
 
 
 def check_folder(name: str, path: Path) -> None:
@@ -28,14 +27,14 @@ def check_folder(name: str, path: Path) -> None:
         raise ValueError(f"{name} {path} cannot be written: {nearest} is read-only; name another")
 
 
-def claim_work_folder(recipe: Recipe, work: Path) -> None:
+def claim_work_folder(recipe: Recipe, work: Path, teacher: Path | None = None) -> None:
     """Record what the token rows in ``work`` are made from, before the first of them is written.
 
     Raises:
         ValueError: ``work`` holds a tokenizer or rows that another recipe made, or that nobody
             recorded.
     """
-    wanted = _ingredients(recipe)
+    wanted = _ingredients(recipe, teacher)
     record = work / RECORD
     mend = f"delete the folder {work}, or pass --work"
     if record.exists():
@@ -56,7 +55,7 @@ def claim_work_folder(recipe: Recipe, work: Path) -> None:
     os.replace(partial, record)
 
 
-def _ingredients(recipe: Recipe) -> dict[str, Any]:
+def _ingredients(recipe: Recipe, teacher: Path | None) -> dict[str, Any]:
     """Every choice that decides the rows. A teacher of the same name may be another model."""
     values: dict[str, Any] = {
         "seed": recipe.seed,
@@ -68,9 +67,8 @@ def _ingredients(recipe: Recipe) -> dict[str, Any]:
     }
     if "sampled" in recipe.rows:
         values["sampled_from"] = sorted(set(recipe.rows) - {"sampled"})
-    if recipe.teacher is not None:
-        folder = model_directory(recipe.teacher)
-        files = [*sorted(folder.glob("*.safetensors")), folder / "tokenizer.json"]
+    if teacher is not None:
+        files = [*sorted(teacher.glob("*.safetensors")), teacher / "tokenizer.json"]
         values["teacher_sha256"] = {
             file.name: hashlib.sha256(file.read_bytes()).hexdigest()
             for file in files

@@ -1,0 +1,97 @@
+"""The products with the weights, and the one place that chooses how they are computed.
+
+Decoding one sequence multiplies a single row by every matrix, so its time is that of reading the
+weights. A library's matrix-vector product is only as fast as it reads, and that depends on how the
+matrix lies in memory:
+
+- float32 on a CPU: the columns of ``weight`` lie together, and one row goes through the BLAS that
+  numpy brings, which then reads at close to the speed of memory.
+- 16 bits, and every other device: the rows lie together, as checkpoints store them, and torch's
+  own product reads them well.
+
+More than one row (prefill, training, a batch) always goes through torch.
+``benchmarks/products.py`` measures the choices against each other.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Self
+
+import numpy as np
+import torch
+from threadpoolctl import ThreadpoolController
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Projection(nn.Linear):
+    """``nn.Linear`` that multiplies a single row by the fastest library at hand.
+
+    ``weight`` is (out, in) as ever; :meth:`lay_out` changes only the order in memory, and a
+    Projection whose weight was never laid out computes as ``nn.Linear`` does.
+    """
+
+    laid_out = False
+
+    def lay_out(self) -> Self:
+        """Put ``weight`` in the order in memory that suits its dtype and device, now and after
+        every ``.to()``."""
+        self.laid_out = True
+        by_column = self.weight.dtype == torch.float32 and self.weight.device.type == "cpu"
+        with torch.no_grad():
+            data = self.weight.data
+            self.weight.data = data.t().contiguous().t() if by_column else data.contiguous()
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """What ``.to()`` and its kin call: they keep the order in memory."""
+        super()._apply(fn, recurse)
+        return self.lay_out() if self.laid_out else self
+
+    def forward(self, x: Tensor) -> Tensor:
+        if (
+            x.numel() == self.in_features
+            and _by_column(self.weight)
+            and not torch.is_grad_enabled()
+            and x.dtype == torch.float32
+            and not torch.compiler.is_compiling()
+        ):
+            product = row_times_columns(x, self.weight)
+            return product if self.bias is None else product + self.bias
+        return functional.linear(x, self.weight, self.bias)
+
+
+def row_times_columns(x: Tensor, weight: Tensor) -> Tensor:
+    """One row times a matrix whose columns lie together, by numpy's BLAS.
+
+    Args:
+        x: (..., in) float32 on the CPU, one row in all.
+        weight: (out, in) float32 with stride (1, out).
+
+    Returns:
+        (..., out). It uses as many threads as torch does.
+    """
+    _match_threads(torch.get_num_threads())
+    product = np.dot(x.detach().reshape(-1).numpy(), weight.detach().t().numpy())
+    return torch.from_numpy(product).view(*x.shape[:-1], weight.shape[0])
+
+
+def _by_column(weight: Tensor) -> bool:
+    return weight.stride() == (1, weight.shape[0]) and weight.shape[1] > 1
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+_matched = 0
+
+
+def _match_threads(count: int) -> None:
+    """numpy's BLAS keeps a thread count of its own, set when it is imported."""
+    global _matched
+    if count != _matched:
+        _blas().limit(limits=count)
+        _matched = count
