@@ -167,7 +167,7 @@ progress()
 #
 # ## Three interview questions
 
-# %%
+# %% jupyter={"source_hidden": true}
 from slmlab.checking import Question, ask
 
 weights = sum(parameter.numel() for parameter in lm.model.parameters())

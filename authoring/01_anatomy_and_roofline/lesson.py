@@ -162,7 +162,7 @@ with lesson_style():
     axes.plot(distances[::8], far[::8], linestyle="none", marker="x", color="#222222")
     label_at_end(line, "query at 64; crosses: query at 400")
     axes.set_title("The score depends on the distance, not on the place")
-    axes.set_xlim(0, 105)
+    axes.set_xlim(-2, 105)
     label_axes(axes, "distance between query and key", "tokens", "score", "share of distance 0")
     plt.show()
 
@@ -485,7 +485,7 @@ for name, published in PUBLISHED.items():
 #
 # ## Three interview questions
 
-# %%
+# %% jupyter={"source_hidden": true}
 from slmlab.checking import Question, ask
 
 one_b = PUBLISHED["Llama-3.2-1B"].config()

@@ -10,7 +10,7 @@ from typing import Literal
 
 State = Literal["ok", "warning", "problem"]
 
-# Each state has a sign besides its colour; both colours read on light and on dark.
+# Each state has a sign and a word; the colour is a bar: no colour reads as text on both themes.
 _SIGNS = {"ok": "✓", "warning": "!", "problem": "✗"}
 _COLOURS = {"ok": "#0072B2", "warning": "#B8860B", "problem": "#D55E00"}
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -57,7 +57,7 @@ class Report(list[Finding]):
         for finding in self:
             mend = f"<br><em>{html.escape(finding.mend)}</em>" if finding.mend else ""
             state = (
-                f'<span style="color:{_COLOURS[finding.state]}">'
+                f'<span style="border-left:5px solid {_COLOURS[finding.state]};padding-left:6px">'
                 f"{_SIGNS[finding.state]} {finding.state}</span>"
             )
             rows.append(

@@ -155,7 +155,7 @@ class Explorer:
 
 
 def _controls(bench: Bench, start: State) -> dict[str, Any]:
-    wide = widgets.Layout(width="340px")
+    wide = widgets.Layout(width="340px", margin="2px")
     common = {"style": {"description_width": "125px"}, "layout": wide}
     offers = _offers(bench)
     labels = {

@@ -107,7 +107,9 @@ class Roof:
             (-_CLEAR_POINTS * math.sin(angle), _CLEAR_POINTS * math.cos(angle))
         )
         self.slope_text.set_rotation(math.degrees(angle))
-        self.slope_text.set_text(f"memory bandwidth {digits(bandwidth)} GB/s")
+        # A short slope has room for the short name only.
+        long = math.log(end / start) > 0.36 * math.log(right / left)
+        self.slope_text.set_text(f"{'memory ' * long}bandwidth {digits(bandwidth)} GB/s")
         known = peak is not None and left < peak / bandwidth < right
         self.ridge.set_visible(known)
         self.ridge_text.set_visible(known)
