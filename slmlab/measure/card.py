@@ -123,7 +123,6 @@ def write_card(directory: Path, rows: list[Row]) -> Path:
     """README.md of a model directory, from training.json and the measured rows."""
     facts: dict[str, Any] = json.loads((directory / "training.json").read_text(encoding="utf-8"))
     recipe = facts["recipe"]
-    grown = recipe.get("initial_layers")
     is_draft = recipe["teacher"] is not None
     table = "\n".join(f"| {r.what} | {r.value} | {r.wanted} | {_met(r.met)} |" for r in rows)
     sources = ", ".join(f"{n:,} of {s}" for s, n in facts["tokens_by_source"].items())
@@ -146,10 +145,7 @@ def write_card(directory: Path, rows: list[Row]) -> Path:
         f"{facts['tokens_seen']:,} tokens: {sources}. {_DATA}",
         "## Recipe",
         "Muon on the matrices, AdamW on the embedding and the norms; seed "
-        f"{recipe['seed']}; {recipe['steps']} steps of {recipe['sequence_length']} x "
-        f"{sum(recipe['rows'].values())} tokens"
-        + (f", the first {recipe['growth_step']} on {grown} layers only" if grown else "")
-        + f"; one CPU thread, {facts['processor_minutes']} "
+        f"{recipe['seed']}; {_stages(recipe)}; one CPU thread, {facts['processor_minutes']} "
         f"processor minutes. Python {facts['python']}, {versions}. All choices: "
         f"`slmlab/training/recipes/{recipe['name']}.toml` (digest `{facts['recipe_digest']}`).",
         hashes,
@@ -168,6 +164,18 @@ def write_card(directory: Path, rows: list[Row]) -> Path:
     partial.write_text(text, encoding="utf-8")
     partial.replace(target)
     return target
+
+
+def _stages(recipe: dict[str, Any]) -> str:
+    """The stages of a recipe in words."""
+    words = []
+    for stage in recipe["stages"]:
+        depth = "" if stage["layers"] is None else f" on the first {stage['layers']} layers"
+        rows = sum(stage["rows"].values())
+        words.append(
+            f"{stage['steps']} steps of {rows} x {recipe['sequence_length']} tokens{depth}"
+        )
+    return ", then ".join(words)
 
 
 def _met(met: bool | None) -> str:

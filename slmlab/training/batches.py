@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slmlab.training.recipe import Recipe
+from slmlab.training.stage import SOURCES
 
 Rows = NDArray[np.uint16]
 
@@ -81,11 +82,11 @@ class Batches:
     """
 
     def __init__(self, recipe: Recipe, sources: dict[str, Rows]) -> None:
-        missing = set(recipe.rows) - set(sources)
+        missing = set(recipe.sources) - set(sources)
         if missing:
             raise ValueError(f"no rows for source {sorted(missing)[0]!r} of recipe {recipe.name}")
         wanted = recipe.sequence_length + 1
-        for source in sorted(recipe.rows):
+        for source in recipe.sources:
             shape = sources[source].shape
             if len(shape) != 2 or shape[0] < 1 or shape[1] != wanted:
                 raise ValueError(
@@ -99,9 +100,10 @@ class Batches:
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of a step: (rows, sequence_length) int64 each."""
         parts = []
-        for index, (source, count) in enumerate(sorted(self.recipe.rows.items())):
-            rows = self.sources[source]
-            for position in range(step * count, (step + 1) * count):
+        for source, count in sorted(self.recipe.stage_at(step).rows.items()):
+            rows, index = self.sources[source], SOURCES.index(source)
+            first = self.recipe.rows_before(step, source)
+            for position in range(first, first + count):
                 epoch, place = divmod(position, len(rows))
                 order = self._order(index, epoch, len(rows))
                 parts.append(rows[order[place]])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,9 +29,8 @@ def save_checkpoint(
         metadata={
             "step": str(step),
             "recipe": recipe.digest(),
-            "steps": str(recipe.steps),
             "decay_steps": str(recipe.decay_steps),
-            "growth_step": str(recipe.growth_step),
+            "stages": json.dumps([dataclasses.asdict(stage) for stage in recipe.stages]),
         },
     )
     os.replace(temporary, path)
@@ -44,7 +43,7 @@ def load_checkpoint(
 
     Raises:
         ValueError: an unreadable file, one that another recipe wrote, or one whose steps were
-            taken at other learning rates than ``recipe.steps`` and ``decay_steps`` give.
+            taken otherwise than the recipe's schedule says.
     """
     try:
         with safe_open(path, framework="pt", device=str(decoder.device)) as handle:
@@ -70,24 +69,27 @@ def load_checkpoint(
 
 
 def _check_schedule(path: Path, step: int, metadata: dict[str, str], recipe: Recipe) -> None:
-    """A plateau can be made longer or shorter as long as no finished step would change."""
+    """What is still ahead may change as long as every finished step would be taken alike."""
     if step > recipe.steps:
         raise ValueError(
-            f"{path} holds {step} finished steps, the recipe asks for {recipe.steps}: set steps "
-            f"to at least {step}, or give another output folder"
+            f"{path} holds {step} finished steps, the recipe asks for {recipe.steps}: give its "
+            f"stages at least {step} in all, or give another output folder"
         )
-    fields = ("steps", "decay_steps", "growth_step")
-    old: dict[str, Any] = {name: int(metadata.get(name, getattr(recipe, name))) for name in fields}
-    before = dataclasses.replace(recipe, **old)
-    if any(
-        (before.rate(taken), before.layers_at(taken))
-        != (recipe.rate(taken), recipe.layers_at(taken))
-        for taken in range(step)
-    ):
-        there, here = (
-            ", ".join(f"{name} = {getattr(r, name)}" for name in fields) for r in (before, recipe)
-        )
-        raise ValueError(
-            f"{path} took its {step} steps with {there}, and {here} gives some of them another "
-            "learning rate or depth: put the old values back, or give another output folder"
-        )
+    before = dataclasses.replace(
+        recipe,
+        decay_steps=int(metadata["decay_steps"]),
+        stages=json.loads(metadata["stages"]),
+    )
+    for taken in range(step):
+        if _manner(before, taken) != _manner(recipe, taken):
+            raise ValueError(
+                f"{path} took its {step} steps with stages {metadata['stages']} and decay_steps = "
+                f"{before.decay_steps}; this recipe gives step {taken} another learning rate, other "
+                "rows or another depth: put the old values back, or give another output folder"
+            )
+
+
+def _manner(recipe: Recipe, step: int) -> tuple[float, int, list[tuple[str, int]]]:
+    """Everything of the schedule that decides what a step does."""
+    rows = sorted(recipe.stage_at(step).rows.items())
+    return recipe.rate(step), recipe.layers_at(step), rows

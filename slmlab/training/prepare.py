@@ -54,7 +54,7 @@ def prepare_rows(
         ),
     }
     rows: dict[str, Rows] = {}
-    for source in recipe.rows:
+    for source in recipe.sources:
         if source not in makers:
             continue
         path = folder / f"{source}.npy"

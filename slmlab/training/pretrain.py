@@ -108,7 +108,7 @@ def train(
         claim_work_folder(recipe, work, teacher_folder)
         tokenizer = prepare_tokenizer(recipe, teacher_folder or work)
         sources = prepare_rows(recipe, tokenizer, work)
-        if guide is not None and "sampled" in recipe.rows:
+        if guide is not None and "sampled" in recipe.sources:
             sources["sampled"] = _sampled(recipe, guide, sources, work)
     batches = Batches(recipe, sources)
     decoder = initial_decoder(recipe, device)

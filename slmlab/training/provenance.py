@@ -33,14 +33,15 @@ def write_provenance(out: Path, recipe: Recipe, work: Path, rows: dict[str, int]
         work: the run's folder, whose log.tsv holds (step, loss, processor seconds) lines.
         rows: how many rows each source had.
     """
-    steps = recipe.steps
+    seen = {
+        source: recipe.rows_before(recipe.steps, source) * recipe.sequence_length
+        for source in recipe.sources
+    }
     facts: dict[str, Any] = {
         "recipe": dataclasses.asdict(recipe),
         "recipe_digest": recipe.digest(),
-        "tokens_seen": steps * recipe.tokens_per_step,
-        "tokens_by_source": {
-            source: steps * count * recipe.sequence_length for source, count in recipe.rows.items()
-        },
+        "tokens_seen": sum(seen.values()),
+        "tokens_by_source": seen,
         "tokens_available": {s: n * recipe.sequence_length for s, n in sorted(rows.items())},
         "processor_minutes": round(processor_seconds(work / "log.tsv") / 60, 1),
         "python": platform.python_version(),

@@ -9,20 +9,12 @@ import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from slmlab.models import ModelConfig, RopeConfig
+from slmlab.training.field_types import check_type
+from slmlab.training.stage import SOURCES, Stage, read_stages
 
 RECIPES = Path(__file__).parent / "recipes"
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "str | None": (str, type(None)),
-    "int | None": (int, type(None)),
-    "int": (int,),
-    "float": (float, int),
-    "dict[str, int]": (dict,),
-}
-SOURCES = ("docs", "stdlib-docs", "code", "grammar", "sampled")
 _LARGEST_VOCABULARY = 2**16  # token rows are uint16
 
 
@@ -30,11 +22,10 @@ _LARGEST_VOCABULARY = 2**16  # token rows are uint16
 class Recipe:
     """What to train and how. Rows are sequences of ``sequence_length`` tokens.
 
-    ``rows`` says how many rows of a batch come from each of SOURCES ("sampled" is text
-    that the teacher of a draft wrote). ``teacher`` names a model whose logits
-    replace the hard labels. With ``initial_layers`` the steps before ``growth_step`` train only the
-    first layers (slmlab.training.growth). Raises TypeError for a field of the wrong type, ValueError for a value
-    that cannot be trained with.
+    ``stages`` follow one another under one learning-rate schedule: a warm-up over
+    ``warmup_steps``, a plateau, a decay to zero over the last ``decay_steps``. ``teacher`` names a
+    model whose logits replace the hard labels. Raises TypeError for a field of the wrong type,
+    ValueError for a value that cannot be trained with.
     """
 
     name: str
@@ -47,7 +38,6 @@ class Recipe:
     head_dim: int
     vocab_size: int
     sequence_length: int
-    steps: int
     warmup_steps: int
     decay_steps: int
     muon_lr: float
@@ -55,47 +45,44 @@ class Recipe:
     norm_lr: float
     weight_decay: float
     grammar_tokens: int
-    rows: dict[str, int]
+    stages: tuple[Stage, ...]
     rope_theta: float = 10000.0
-    initial_layers: int | None = None
-    growth_step: int = 0
     teacher: str | None = None
     sampled_tokens: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name), str(field.type))
-        for source, count in self.rows.items():
-            _check_type(f"rows.{source}", count, "int")
+            if field.name != "stages":
+                check_type(field.name, getattr(self, field.name), str(field.type))
+        object.__setattr__(self, "stages", read_stages(self.stages))
         self._check_numbers()
-        if self.steps < 1 or not 0 <= self.warmup_steps <= self.steps:
-            raise ValueError("steps must be at least 1 and warmup_steps lie within them")
+        if not 0 <= self.warmup_steps <= self.steps:
+            raise ValueError(
+                f"warmup_steps must lie within the {self.steps} steps of all stages, got "
+                f"{self.warmup_steps}"
+            )
         if not 0 <= self.decay_steps <= self.steps - self.warmup_steps:
             raise ValueError("decay_steps must lie between 0 and steps - warmup_steps")
-        self._check_growth()
-        known = set(SOURCES)
-        if not self.rows or set(self.rows) - known or min(self.rows.values()) < 1:
-            raise ValueError(f"rows must give a positive count for some of {sorted(known)}")
-        if ("sampled" in self.rows) and (self.teacher is None or self.sampled_tokens < 1):
-            raise ValueError("rows of 'sampled' text need a teacher and sampled_tokens")
-        if set(self.rows) == {"sampled"}:
-            raise ValueError("rows of 'sampled' text need another source for their beginnings")
+        self._check_stages()
         self.model_config()  # impossible sizes show now, not after the rows are prepared
 
-    def _check_growth(self) -> None:
-        if self.initial_layers is None:
-            if self.growth_step != 0:
-                raise ValueError(f"growth_step is {self.growth_step}: it needs initial_layers")
-            return
-        if not 1 <= self.initial_layers < self.num_hidden_layers:
+    def _check_stages(self) -> None:
+        if "sampled" in self.sources and (self.teacher is None or self.sampled_tokens < 1):
+            raise ValueError("rows of 'sampled' text need a teacher and sampled_tokens")
+        if self.sources == ("sampled",):
+            raise ValueError("rows of 'sampled' text need another source for their beginnings")
+        depth = 0
+        for layers in map(self._depth, self.stages):
+            if not max(1, depth) <= layers <= self.num_hidden_layers:
+                raise ValueError(
+                    f"stages.layers must not shrink and lie between 1 and num_hidden_layers = "
+                    f"{self.num_hidden_layers}, got {layers} after {depth}"
+                )
+            depth = layers
+        if depth < self.num_hidden_layers:
             raise ValueError(
-                f"initial_layers must lie between 1 and {self.num_hidden_layers - 1} "
-                f"(num_hidden_layers is {self.num_hidden_layers}), got {self.initial_layers}"
-            )
-        if not 1 <= self.growth_step < self.steps:
-            raise ValueError(
-                f"growth_step must lie between 1 and {self.steps - 1} (steps is {self.steps}), "
-                f"got {self.growth_step}"
+                f"the last stage trains {depth} of {self.num_hidden_layers} layers: leave its "
+                "layers out"
             )
 
     def _check_numbers(self) -> None:
@@ -114,8 +101,38 @@ class Recipe:
             )
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.sequence_length * sum(self.rows.values())
+    def steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources of all stages, in the order of SOURCES."""
+        used = {source for stage in self.stages for source in stage.rows}
+        return tuple(source for source in SOURCES if source in used)
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage that ``step`` belongs to; steps count from 0."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        raise ValueError(f"the recipe has {self.steps} steps: there is no step {step + self.steps}")
+
+    def rows_before(self, step: int, source: str) -> int:
+        """How many rows of ``source`` the steps before ``step`` took."""
+        taken = 0
+        for stage in self.stages:
+            taken += min(step, stage.steps) * stage.rows.get(source, 0)
+            step -= min(step, stage.steps)
+        return taken
+
+    def layers_at(self, step: int) -> int:
+        """How many layers ``step`` trains: the first ones only, until the decoder grows."""
+        return self._depth(self.stage_at(step))
+
+    def _depth(self, stage: Stage) -> int:
+        return self.num_hidden_layers if stage.layers is None else stage.layers
 
     def rate(self, step: int) -> float:
         """Learning-rate multiplier: linear warm-up, a plateau, linear decay to zero."""
@@ -123,12 +140,6 @@ class Recipe:
             return (step + 1) / self.warmup_steps
         left = self.steps - step
         return min(1.0, left / self.decay_steps) if self.decay_steps else 1.0
-
-    def layers_at(self, step: int) -> int:
-        """How many layers ``step`` trains: the first ones only, until the decoder grows."""
-        if self.initial_layers is not None and step < self.growth_step:
-            return self.initial_layers
-        return self.num_hidden_layers
 
     def model_config(self) -> ModelConfig:
         return ModelConfig(
@@ -154,7 +165,7 @@ class Recipe:
         The schedule is left out, so that the part of it that is still ahead can be changed.
         """
         values = dataclasses.asdict(self)
-        for field in ("name", "steps", "decay_steps", "growth_step"):
+        for field in ("name", "decay_steps", "stages"):
             values.pop(field)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -184,10 +195,3 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         return Recipe(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _check_type(name: str, value: Any, annotation: str) -> None:
-    # bool is an int to isinstance, and never what a recipe means
-    if isinstance(value, bool) or not isinstance(value, _TYPES[annotation]):
-        wanted = "a table of counts" if annotation.startswith("dict") else annotation
-        raise TypeError(f"{name} must be {wanted}, got {value!r}")

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slmlab.training.recipe import SOURCES, Recipe
+from slmlab.training.recipe import Recipe
+from slmlab.training.stage import SOURCES
 
 RECORD = "prepared.json"
 _CACHED = ("tokenizer.json", *(f"{source}.npy" for source in SOURCES))
@@ -65,8 +66,8 @@ def _ingredients(recipe: Recipe, teacher: Path | None) -> dict[str, Any]:
         "teacher": recipe.teacher,
         "sampled_tokens": recipe.sampled_tokens,
     }
-    if "sampled" in recipe.rows:
-        values["sampled_from"] = sorted(set(recipe.rows) - {"sampled"})
+    if "sampled" in recipe.sources:
+        values["sampled_from"] = [source for source in recipe.sources if source != "sampled"]
     if teacher is not None:
         files = [*sorted(teacher.glob("*.safetensors")), teacher / "tokenizer.json"]
         values["teacher_sha256"] = {

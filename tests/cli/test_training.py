@@ -24,7 +24,6 @@ num_key_value_heads = 1
 head_dim = 16
 vocab_size = 2048
 sequence_length = 512
-steps = 2
 warmup_steps = 1
 decay_steps = 1
 muon_lr = 0.02
@@ -32,8 +31,9 @@ embedding_lr = 0.02
 norm_lr = 0.01
 weight_decay = 0.0
 grammar_tokens = 2000
-[rows]
-docs = 1
+[[stages]]
+steps = 2
+rows = { docs = 1 }
 """
 
 

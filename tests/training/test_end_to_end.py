@@ -32,9 +32,6 @@ num_key_value_heads = 1
 head_dim = 64
 vocab_size = 2048
 sequence_length = 128
-initial_layers = 1
-growth_step = 120
-steps = 240
 warmup_steps = 10
 decay_steps = 120
 muon_lr = 0.02
@@ -43,9 +40,14 @@ norm_lr = 0.01
 weight_decay = 0.0
 grammar_tokens = 200_000
 
-[rows]
-stdlib-docs = 6
-grammar = 6
+[[stages]]
+steps = 120
+layers = 1
+rows = { stdlib-docs = 6, grammar = 6 }
+
+[[stages]]
+steps = 120
+rows = { stdlib-docs = 8, grammar = 4 }
 """
 INTERRUPT_AFTER = 60
 PATIENCE_SECONDS = 600

@@ -5,17 +5,29 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from slmlab.models import Decoder
+from slmlab.training.batches import Batches
 from slmlab.training.growth import first_layers
 from slmlab.training.pretrain import initial_decoder, train
 from slmlab.training.recipe import Recipe
+from slmlab.training.stage import Stage
 from tests.training.test_training import SMALL, SOURCES
 
-GROWING = dataclasses.replace(SMALL, num_hidden_layers=3, initial_layers=1, growth_step=5)
+ROWS = {"docs": 3, "code": 2}
+
+
+def growing(step: int = 5, rows: dict[str, int] = ROWS) -> Recipe:
+    """SMALL with three layers, of which two wait until ``step``; then the batches hold ``rows``."""
+    stages = (Stage(step, ROWS, layers=1), Stage(12 - step, rows))
+    return dataclasses.replace(SMALL, num_hidden_layers=3, stages=stages)
+
+
+GROWING = growing()
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -66,34 +78,51 @@ def test_interrupted_around_the_growth_equals_uninterrupted(tmp_path: Path) -> N
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_growth_can_move_only_while_it_is_ahead(tmp_path: Path) -> None:
-    later = dataclasses.replace(GROWING, growth_step=7)
+def test_what_is_ahead_can_change_and_what_is_done_cannot(tmp_path: Path) -> None:
+    later, other = growing(7), growing(7, {"docs": 1, "code": 4})
     train(GROWING, tmp_path / "run", sources=SOURCES, stop_after=4)
     train(later, tmp_path / "run", sources=SOURCES, stop_after=6)
-    with pytest.raises(ValueError, match="growth_step = 5 gives some of them another"):
+    with pytest.raises(ValueError, match="gives step 5 another learning rate, other rows or"):
         train(GROWING, tmp_path / "run", sources=SOURCES)
-    train(later, tmp_path / "run", sources=SOURCES)
-    train(later, tmp_path / "whole", sources=SOURCES)
+    train(other, tmp_path / "run", sources=SOURCES, stop_after=8)
+    with pytest.raises(ValueError, match="gives step 7 another"):
+        train(later, tmp_path / "run", sources=SOURCES)
+    train(other, tmp_path / "run", sources=SOURCES)
+    train(other, tmp_path / "whole", sources=SOURCES)
     run, whole = weights(tmp_path / "run"), weights(tmp_path / "whole")
     assert all(torch.equal(whole[name], run[name]) for name in whole)
 
 
+def test_batches_take_each_row_once_across_stages() -> None:
+    numbered = {name: np.full((40, 25), 0, np.uint16) for name in ROWS}
+    for offset, rows in enumerate(numbered.values()):
+        rows[:] = (np.arange(40) + 100 * offset)[:, None]
+    recipe = growing(5, {"docs": 1, "code": 4})
+    batches = Batches(recipe, numbered)
+    drawn = torch.cat([batches.at(step)[0][:, 0] for step in range(12)]).tolist()
+    docs, code = ([t for t in drawn if (t >= 100) == which] for which in (False, True))
+    assert len(docs) == recipe.rows_before(12, "docs") == 5 * 3 + 7 * 1 == len(set(docs))
+    assert len(code) == recipe.rows_before(12, "code") == 5 * 2 + 7 * 4 == len(set(code))
+    assert recipe.rows_before(6, "code") == 5 * 2 + 4 and recipe.rows_before(9, "grammar") == 0
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("layers", "message"),
     [
-        ({"initial_layers": 3}, "initial_layers must lie between 1 and 2"),
-        ({"initial_layers": 0}, "initial_layers must lie between 1 and 2"),
-        ({"initial_layers": None}, "growth_step is 5: it needs initial_layers"),
-        ({"growth_step": 0}, "growth_step must lie between 1 and 11"),
-        ({"growth_step": 12}, "growth_step must lie between 1 and 11"),
+        ((0, None), "stages.layers must not shrink and lie between 1 and num_hidden_layers = 3"),
+        ((4, None), "stages.layers must not shrink"),
+        ((2, 1), "stages.layers must not shrink"),
+        ((1, 2), "the last stage trains 2 of 3 layers"),
     ],
 )
-def test_impossible_growth_is_refused(change: dict[str, int | None], message: str) -> None:
+def test_impossible_depths_are_refused(layers: tuple[int | None, ...], message: str) -> None:
+    stages = tuple(Stage(6, ROWS, layers=count) for count in layers)
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(GROWING, **change)  # type: ignore[arg-type]
+        dataclasses.replace(SMALL, num_hidden_layers=3, stages=stages)
 
 
 def test_depth_of_a_step() -> None:
     assert [GROWING.layers_at(step) for step in (0, 4, 5, 11)] == [1, 1, 3, 3]
-    plain: Recipe = dataclasses.replace(GROWING, initial_layers=None, growth_step=0)
-    assert plain.layers_at(0) == 3
+    assert SMALL.layers_at(0) == 2
+    with pytest.raises(ValueError, match="12 steps: there is no step 12"):
+        GROWING.layers_at(12)

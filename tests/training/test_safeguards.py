@@ -22,7 +22,7 @@ from slmlab.training.pretrain import train
 from slmlab.training.provenance import read_provenance
 from slmlab.training.recipe import Recipe, load_recipe
 from slmlab.training.work_folder import claim_work_folder
-from tests.training.test_training import SMALL, SOURCES
+from tests.training.test_training import SMALL, SOURCES, one_stage
 
 CHANGES: list[dict[str, object]] = [
     {"seed": 4},
@@ -61,11 +61,15 @@ def test_a_teacher_that_was_trained_again_is_another_teacher(tmp_path: Path) -> 
     work.mkdir()
     (teacher / "model.safetensors").write_bytes(b"one")
     rows = {"docs": 1, "sampled": 1}
-    draft = dataclasses.replace(SMALL, teacher=str(teacher), sampled_tokens=9, rows=rows)
+    draft = dataclasses.replace(
+        SMALL, teacher=str(teacher), sampled_tokens=9, stages=one_stage(rows=rows)
+    )
     claim_work_folder(draft, work, teacher)
     claim_work_folder(draft, work, teacher)
     with pytest.raises(ValueError, match="sampled_from differs"):
-        claim_work_folder(dataclasses.replace(draft, rows={**rows, "code": 1}), work, teacher)
+        claim_work_folder(
+            dataclasses.replace(draft, stages=one_stage(rows={**rows, "code": 1})), work, teacher
+        )
     with pytest.raises(ValueError, match="sampled_tokens differs"):
         claim_work_folder(dataclasses.replace(draft, sampled_tokens=8), work, teacher)
     (teacher / "model.safetensors").write_bytes(b"two")
@@ -102,7 +106,7 @@ def test_a_recipe_shortened_below_its_checkpoint_is_refused(tmp_path: Path) -> N
     train(SMALL, tmp_path / "run", sources=SOURCES, stop_after=6)
     checkpoint = tmp_path / "run-work" / "checkpoint.safetensors"
     before = checkpoint.read_bytes()
-    short = dataclasses.replace(SMALL, steps=5, decay_steps=3)
+    short = dataclasses.replace(SMALL, stages=one_stage(5), decay_steps=3)
     with pytest.raises(ValueError, match="holds 6 finished steps, the recipe asks for 5"):
         train(short, tmp_path / "run", sources=SOURCES)
     assert checkpoint.read_bytes() == before and not (tmp_path / "run").exists()
@@ -116,7 +120,7 @@ def test_the_plateau_may_change_and_a_decay_that_began_may_not(
     tmp_path: Path, stop: int, steps: int, decay_steps: int, goes_on: bool
 ) -> None:
     train(SMALL, tmp_path / "run", sources=SOURCES, stop_after=stop)
-    changed = dataclasses.replace(SMALL, steps=steps, decay_steps=decay_steps)
+    changed = dataclasses.replace(SMALL, stages=one_stage(steps), decay_steps=decay_steps)
     if not goes_on:
         with pytest.raises(ValueError, match="another learning rate"):
             train(changed, tmp_path / "run", sources=SOURCES)
@@ -247,14 +251,23 @@ def test_training_in_another_thread_touches_no_signal(tmp_path: Path) -> None:
     assert not errors and signal.getsignal(signal.SIGINT) is before
 
 
+def in_stage(**fields: object) -> dict[str, object]:
+    """The change to SMALL that gives its only stage these fields."""
+    return {"stages": [{"steps": 12, "rows": {"docs": 1}, **fields}]}
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"rows": ["docs"]}, TypeError, "rows must be a table of counts"),
-        ({"rows": {"docs": 1.5}}, TypeError, r"rows\.docs must be int, got 1\.5"),
-        ({"rows": {"docs": True}}, TypeError, r"rows\.docs must be int"),
-        ({"steps": "12"}, TypeError, "steps must be int, got '12'"),
-        ({"steps": True}, TypeError, "steps must be int"),
+        (in_stage(rows=["docs"]), TypeError, "rows must be a table of counts"),
+        (in_stage(rows={"docs": 1.5}), TypeError, r"rows\.docs must be int, got 1\.5"),
+        (in_stage(rows={"docs": True}), TypeError, r"rows\.docs must be int"),
+        (in_stage(steps="12"), TypeError, "steps must be int, got '12'"),
+        (in_stage(steps=True), TypeError, "steps must be int"),
+        (in_stage(layers=1.0), TypeError, "layers must be int"),
+        ({"stages": []}, TypeError, "stages must be a list of at least one table"),
+        ({"stages": {"steps": 1}}, TypeError, "stages must be a list of at least one table"),
+        ({"stages": [3]}, TypeError, "stages must hold tables, got 3"),
         ({"muon_lr": "fast"}, TypeError, "muon_lr must be float"),
         ({"teacher": 3}, TypeError, r"teacher must be str \| None"),
         ({"muon_lr": float("nan")}, ValueError, "muon_lr must be a finite"),
@@ -281,11 +294,11 @@ def test_recipe_files_that_are_damaged_name_themselves(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mine\.toml is not valid TOML"):
         load_recipe(file)
     shipped = (Path(pretrain.__file__).parent / "recipes" / "tiny.toml").read_text()
-    file.write_text(shipped.replace("\ndocs = 1", "\ndocs = 1.5"))
-    with pytest.raises(ValueError, match=r"mine\.toml: rows\.docs must be int"):
+    file.write_text(shipped.replace(" docs = 1,", " docs = 1.5,"))
+    with pytest.raises(ValueError, match=r"mine\.toml: stages\.rows\.docs must be int"):
         load_recipe(file)
     file.write_text(re.sub(r"\nsteps = .*", "\nsteps = 0", shipped))
-    with pytest.raises(ValueError, match=r"mine\.toml: steps must be at least 1"):
+    with pytest.raises(ValueError, match=r"mine\.toml: stages\.steps must be at least 1"):
         load_recipe(file)
 
 

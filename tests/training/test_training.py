@@ -20,6 +20,7 @@ from slmlab.training.batches import Batches, cut_rows, pack_rows
 from slmlab.training.pretrain import batch_loss, initial_decoder, train
 from slmlab.training.provenance import processor_seconds
 from slmlab.training.recipe import Recipe, load_recipe
+from slmlab.training.stage import Stage
 
 SMALL = Recipe(
     name="small",
@@ -32,7 +33,6 @@ SMALL = Recipe(
     head_dim=16,
     vocab_size=40,
     sequence_length=24,
-    steps=12,
     warmup_steps=2,
     decay_steps=6,
     muon_lr=0.02,
@@ -40,8 +40,13 @@ SMALL = Recipe(
     norm_lr=0.01,
     weight_decay=0.0,
     grammar_tokens=1000,
-    rows={"docs": 3, "code": 2},
+    stages=(Stage(steps=12, rows={"docs": 3, "code": 2}),),
 )
+
+
+def one_stage(steps: int = 12, rows: dict[str, int] | None = None) -> tuple[Stage, ...]:
+    """The stages of SMALL with other steps or rows."""
+    return (Stage(steps=steps, rows=rows or {"docs": 3, "code": 2}),)
 
 
 def rows(seed: int, count: int = 30) -> np.ndarray:
@@ -118,7 +123,7 @@ def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    recipe = dataclasses.replace(SMALL, steps=40, decay_steps=20)
+    recipe = dataclasses.replace(SMALL, stages=one_stage(40), decay_steps=20)
     train(recipe, tmp_path / "run", sources=SOURCES)
     held_out = torch.from_numpy(rows(99, 50).astype(np.int64))
     trained = Decoder.from_pretrained(tmp_path / "run")
@@ -141,7 +146,8 @@ def test_a_student_of_itself_has_no_loss(tmp_path: Path) -> None:
 
 
 def test_batches_depend_on_the_step_only() -> None:
-    one, two = Batches(SMALL, SOURCES), Batches(SMALL, SOURCES)
+    longer = dataclasses.replace(SMALL, stages=one_stage(30))
+    one, two = Batches(longer, SOURCES), Batches(longer, SOURCES)
     for step in (0, 25, 3, 25):
         assert torch.equal(one.at(step)[0], two.at(step)[0])
     inputs, targets = one.at(7)
@@ -151,7 +157,7 @@ def test_batches_depend_on_the_step_only() -> None:
 
 def test_an_epoch_shows_every_row_once() -> None:
     numbered = {"docs": np.arange(30, dtype=np.uint16)[:, None].repeat(25, axis=1)}
-    batches = Batches(dataclasses.replace(SMALL, rows={"docs": 3}), numbered)
+    batches = Batches(dataclasses.replace(SMALL, stages=one_stage(20, {"docs": 3})), numbered)
     for epoch in range(2):
         seen = [int(x) for s in range(10 * epoch, 10 * epoch + 10) for x in batches.at(s)[0][:, 0]]
         assert sorted(seen) == list(range(30))
@@ -183,11 +189,15 @@ def test_packed_rows_begin_with_a_document() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps must be at least 1"),
+        ({"stages": [{"steps": 0, "rows": {"docs": 1}}]}, "steps must be at least 1"),
+        ({"warmup_steps": 13}, "warmup_steps must lie within the 12 steps"),
         ({"decay_steps": 11}, "decay_steps must lie between"),
-        ({"rows": {"web": 3}}, "rows must give a positive count"),
-        ({"rows": {"docs": 0}}, "rows must give a positive count"),
-        ({"rows": {"sampled": 1}}, "need a teacher"),
+        ({"stages": [{"steps": 12, "rows": {"web": 3}}]}, "rows must give a positive count"),
+        ({"stages": [{"steps": 12, "rows": {"docs": 0}}]}, "rows must give a positive count"),
+        ({"stages": [{"steps": 12, "rows": {"sampled": 1}}]}, "need a teacher"),
+        ({"stages": [{"steps": 12, "rows": {}}]}, "rows must give a positive count"),
+        ({"stages": [{"steps": 12}]}, "field 'rows' is missing"),
+        ({"stages": [{"steps": 12, "rows": {"docs": 1}, "lr": 1}]}, "unknown field 'lr'"),
     ],
 )
 def test_bad_recipes(changes: dict[str, object], message: str) -> None:
