@@ -8,6 +8,7 @@
 unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
+comma := ,
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 CONSTRAINTS ?= constraints.txt
@@ -57,7 +58,7 @@ test: lint pytest
 pytest: $(VENV)/.dev $(VENV)/.colab
 	@$(ONE_THREAD) CUDA_VISIBLE_DEVICES= $(PY) -m pytest -q -n $(JOBS) --dist loadscope --timeout 900 $(PYTEST_ARGS)
 
-prove: $(VENV)/.dev
+prove: $(VENV)/.prove
 	@HYPOTHESIS_PROFILE=prove $(ONE_THREAD) $(PY) -m pytest -q -m slow --timeout 3600 $(PYTEST_ARGS)
 	@$(ONE_THREAD) $(PY) -m authoring.prove
 
@@ -85,6 +86,11 @@ $(VENV)/.dev: $(PY) pyproject.toml $(CONSTRAINTS) $(if $(TORCH_INDEX),$(VENV)/.t
 	@rm -f $@
 	$(call pip_install,slmlab with the tools for its tests (about 2 GB; some minutes the first time),$(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev]")
 	@touch $(VENV)/.core $@
+
+$(VENV)/.prove: $(VENV)/.dev
+	@rm -f $@
+	$(call pip_install,llama.cpp for the benchmarks,$(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev$(comma)llama-cpp]")
+	@touch $@
 
 # ipywidgets as Colab ships it, in a folder of its own that tests/cold_start puts before .venv's.
 $(VENV)/.colab: $(PY) tests/cold_start/colab.txt

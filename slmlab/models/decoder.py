@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slmlab.models.attend import attend
 from slmlab.models.config import ModelConfig
 from slmlab.models.masks import LayerMasks, check_padding, positions_from_padding
 from slmlab.models.norm import RMSNorm
@@ -73,9 +74,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (batch, kv_heads, keys, head_dim)
         mask, causal = masks.of_layer(self.layer, keys=k.shape[2])
-        out = functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.heads != self.kv_heads
-        )  # (batch, heads, time, head_dim)
+        out = attend(q, k, v, mask, causal)  # (batch, heads, time, head_dim)
         return self.o_proj(out.transpose(1, 2).reshape(batch, time, -1))
 
 

@@ -9,8 +9,9 @@ matrix lies in memory:
 - 16 bits, and every other device: the rows lie together, as checkpoints store them, and torch's
   own product reads them well.
 
-More than one row (prefill, training, a batch) always goes through torch.
-``benchmarks/products.py`` measures the choices against each other.
+More than one row (prefill, training, a batch) goes through torch; float16 in float32, where the
+CPU has no float16 matrix product of its own and torch's stand-in is several times slower than the
+conversion. ``benchmarks/products.py`` measures the choices against each other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 from torch.nn import functional
+
+_FEW_ROWS = 3  # up to here torch's float16 product, a dot product at a time, is as fast
 
 
 class Projection(nn.Linear):
@@ -59,6 +62,9 @@ class Projection(nn.Linear):
         ):
             product = row_times_columns(x, self.weight)
             return product if self.bias is None else product + self.bias
+        if x.numel() > _FEW_ROWS * self.in_features and _lacks_half_products(self.weight):
+            bias = None if self.bias is None else self.bias.float()
+            return functional.linear(x.float(), self.weight.float(), bias).to(x.dtype)
         return functional.linear(x, self.weight, self.bias)
 
 
@@ -79,6 +85,17 @@ def row_times_columns(x: Tensor, weight: Tensor) -> Tensor:
 
 def _by_column(weight: Tensor) -> bool:
     return weight.stride() == (1, weight.shape[0]) and weight.shape[1] > 1
+
+
+def _lacks_half_products(weight: Tensor) -> bool:
+    """Whether a float16 product is better computed in float32: never where gradients are kept."""
+    return (
+        weight.dtype == torch.float16
+        and weight.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    )
 
 
 @cache

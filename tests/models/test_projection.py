@@ -122,3 +122,36 @@ def test_as_many_threads_as_torch() -> None:
             assert blas and max(blas) <= count
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("lacks", [True, False])
+def test_many_rows_of_float16(lacks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.dtype] = []
+    linear = torch.nn.functional.linear
+
+    def recorded(
+        x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        seen.append(weight.dtype)
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(projection, "_lacks_half_products", lambda weight: lacks)
+    monkeypatch.setattr(projection.functional, "linear", recorded)
+    layer = Projection(64, 48).half().requires_grad_(False).lay_out()
+    for rows in (1, 3, 4, 40):
+        x = torch.randn(1, rows, 64, generator=torch.Generator().manual_seed(rows)).half()
+        got = layer(x)
+        wanted = linear(x.double(), layer.weight.double(), layer.bias.double())
+        assert got.dtype == torch.float16
+        torch.testing.assert_close(got.double(), wanted, rtol=2e-3, atol=2e-3)
+    many = torch.float32 if lacks else torch.float16
+    assert seen == [torch.float16, torch.float16, many, many]
+
+
+def test_float16_products_are_replaced_only_without_gradients() -> None:
+    weight = torch.zeros(2, 2, dtype=torch.float16)
+    assert not projection._lacks_half_products(weight)  # gradients are on
+    with torch.no_grad():
+        native = torch.ops.mkldnn._is_mkldnn_fp16_supported()
+        assert projection._lacks_half_products(weight) is not native
+        assert not projection._lacks_half_products(weight.float())
