@@ -62,7 +62,7 @@ def test_later_layers_wait_for_their_step(tmp_path: Path) -> None:
     for name, parameter in start.named_parameters():
         waited = name.startswith(("layers.1.", "layers.2."))
         assert torch.equal(before[f"model/{name}"], parameter) == waited, name
-        assert any(key.startswith(f"optimizer/{name}/") for key in before) != waited, name
+        assert any(key.startswith(f"optimizer/{name}") for key in before) != waited, name
     train(GROWING, tmp_path / "run", sources=SOURCES)
     after = load_file(tmp_path / "run-work" / "checkpoint.safetensors")
     moved = [n for n, p in start.named_parameters() if not torch.equal(after[f"model/{n}"], p)]
