@@ -86,7 +86,8 @@ def train(
         ``out``. A KeyboardInterrupt saves a checkpoint before it is raised again.
 
     Raises:
-        ValueError: too few or too many threads, a teacher for a recipe without one, a place where no folder can be, rows or a
+        ValueError: too few or too many threads, a teacher for a recipe without one, a place
+            where no folder can be, rows or a
             checkpoint of another recipe, a schedule that contradicts the steps already taken.
         FloatingPointError: the loss is NaN.
     """

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from slmlab.cli.main import app
 from slmlab.models.loading import EMBEDDED
-from slmlab.training import pretrain
+from slmlab.training import Recipe, pretrain
 
 RECIPE = """
 name = "mini"
@@ -102,3 +102,29 @@ def test_a_damaged_training_record_is_one_sentence(tmp_path: Path, content: byte
         done = CliRunner().invoke(app, ["evaluate", str(tmp_path), *words])
         assert done.exit_code == 1 and "training.json is damaged" in done.output
         assert done.output.count("\n") == 1
+
+
+def test_without_a_recipe_the_pair_and_its_cards_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, str, str | None]] = []
+
+    def train(recipe: Recipe, out: Path, *, teacher: Path | None, **_: object) -> None:
+        calls.append(("train", out.name, teacher.name if teacher else None))
+
+    def evaluation(model: str, card: bool, teacher: Path | None) -> None:
+        assert card
+        calls.append(("card", Path(model).name, teacher.name if teacher else None))
+
+    monkeypatch.setattr("slmlab.training.train", train)
+    monkeypatch.setattr("slmlab.cli.training.run_evaluation", evaluation)
+    done = CliRunner().invoke(app, ["train", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert calls == [
+        ("train", "tiny", None),
+        ("train", "tiny-draft", "tiny"),
+        ("card", "tiny", None),
+        ("card", "tiny-draft", "tiny"),
+    ]
+    done = CliRunner().invoke(app, ["train", "--work", str(tmp_path)])
+    assert done.exit_code == 1 and "belong to one recipe" in done.output

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from slmlab.models.loading import EMBEDDED, EMBEDDED_NAMES
 from slmlab.training import pretrain
 from slmlab.training.batches import Batches, Rows, load_rows
 from slmlab.training.interrupt import STOPS, interrupts_deferred, termination_interrupts
@@ -294,12 +295,19 @@ def test_recipe_files_that_are_damaged_name_themselves(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mine\.toml is not valid TOML"):
         load_recipe(file)
     shipped = (Path(pretrain.__file__).parent / "recipes" / "tiny.toml").read_text()
-    file.write_text(shipped.replace(" docs = 1,", " docs = 1.5,"))
+    file.write_text(shipped.replace(" docs = 5,", " docs = 1.5,"))
     with pytest.raises(ValueError, match=r"mine\.toml: stages\.rows\.docs must be int"):
         load_recipe(file)
     file.write_text(re.sub(r"\nsteps = .*", "\nsteps = 0", shipped))
     with pytest.raises(ValueError, match=r"mine\.toml: stages\.steps must be at least 1"):
         load_recipe(file)
+
+
+@pytest.mark.parametrize("name", EMBEDDED_NAMES)
+def test_the_embedded_models_were_made_by_the_shipped_recipes(name: str) -> None:
+    facts, recipe = read_provenance(EMBEDDED / name), load_recipe(name)
+    assert Recipe(**facts["recipe"]) == recipe
+    assert facts["recipe_digest"] == recipe.digest()
 
 
 def test_a_training_record_that_was_written_can_be_read(tmp_path: Path) -> None:
