@@ -98,9 +98,10 @@ class Batches:
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a step: (rows, sequence_length) int64 each."""
+        """Inputs and targets of a step: (rows * pieces, sequence_length / pieces) int64 each."""
         parts = []
-        for source, count in sorted(self.recipe.stage_at(step).rows.items()):
+        stage = self.recipe.stage_at(step)
+        for source, count in sorted(stage.rows.items()):
             rows, index = self.sources[source], SOURCES.index(source)
             first = self.recipe.rows_before(step, source)
             for position in range(first, first + count):
@@ -108,7 +109,8 @@ class Batches:
                 order = self._order(index, epoch, len(rows))
                 parts.append(rows[order[place]])
         block = torch.from_numpy(np.stack(parts).astype(np.int64))
-        return block[:, :-1], block[:, 1:]
+        length = self.recipe.sequence_length // stage.pieces
+        return block[:, :-1].reshape(-1, length), block[:, 1:].reshape(-1, length)
 
     def _order(self, source: int, epoch: int, count: int) -> NDArray[np.int64]:
         known = self._orders.get(source)

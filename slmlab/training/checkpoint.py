@@ -85,11 +85,11 @@ def _check_schedule(path: Path, step: int, metadata: dict[str, str], recipe: Rec
             raise ValueError(
                 f"{path} took its {step} steps with stages {metadata['stages']} and decay_steps = "
                 f"{before.decay_steps}; this recipe gives step {taken} another learning rate, other "
-                "rows or another depth: put the old values back, or give another output folder"
+                "rows or pieces, or another depth: put the old values back, or give another output folder"
             )
 
 
-def _manner(recipe: Recipe, step: int) -> tuple[float, int, list[tuple[str, int]]]:
+def _manner(recipe: Recipe, step: int) -> tuple[float, int, int, list[tuple[str, int]]]:
     """Everything of the schedule that decides what a step does."""
-    rows = sorted(recipe.stage_at(step).rows.items())
-    return recipe.rate(step), recipe.layers_at(step), rows
+    stage = recipe.stage_at(step)
+    return recipe.rate(step), recipe.layers_at(step), stage.pieces, sorted(stage.rows.items())

@@ -13,15 +13,16 @@ from slmlab.data.corpus import STANDARD_LIBRARY, Corpus, Domain, read_corpus
 from slmlab.data.grammar import documents
 from slmlab.data.tokenizer import tokenizer_texts, train_tokenizer
 from slmlab.training.batches import Rows, cut_rows, load_rows, pack_rows, save_rows
+from slmlab.training.copies import COPIED_ROWS, copied_rows
 from slmlab.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT = 0
-# Sums and recall are learned late and only from many examples; stories are learned early.
+# Shares of documents, not of tokens: a story is three times as long as a tool call.
 GRAMMAR_TASKS = ("tool_calls", "recall", "sums", "stories")
-GRAMMAR_WEIGHTS = (0.25, 0.3, 0.35, 0.1)
+GRAMMAR_WEIGHTS = (0.35, 0.15, 0.25, 0.25)
 
 
 def prepare_tokenizer(recipe: Recipe, folder: Path) -> PreTrainedTokenizerFast:
@@ -41,7 +42,8 @@ def prepare_rows(
 ) -> dict[str, Rows]:
     """Rows of the corpus and of grammar text, as far as the recipe asks for them.
 
-    "stdlib-docs" are those of "docs" that come from the standard library.
+    "stdlib-docs" are those of "docs" that come from the standard library; "copies" repeat
+    passages of docs and code.
     """
     length = recipe.sequence_length
     corpus, stdlib = _training_corpus, _standard_library
@@ -53,15 +55,17 @@ def prepare_rows(
             _grammar(recipe, tokenizer), length, END_OF_TEXT, recipe.grammar_tokens
         ),
     }
-    rows: dict[str, Rows] = {}
-    for source in recipe.sources:
-        if source not in makers:
-            continue
+
+    def made(source: str) -> Rows:
         path = folder / f"{source}.npy"
         if not path.is_file():
             save_rows(path, makers[source]())
-        rows[source] = load_rows(path)
-    return rows
+        return load_rows(path)
+
+    makers["copies"] = lambda: copied_rows(
+        {"docs": made("docs"), "code": made("code")}, COPIED_ROWS, recipe.seed
+    )
+    return {source: made(source) for source in recipe.sources if source in makers}
 
 
 @cache

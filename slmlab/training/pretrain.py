@@ -15,6 +15,7 @@ from slmlab.models import Decoder, model_directory, save_decoder
 from slmlab.training.batches import Batches, Rows, load_rows, save_rows
 from slmlab.training.checkpoint import load_checkpoint, save_checkpoint
 from slmlab.training.growth import first_layers
+from slmlab.training.initialisation import initial_decoder
 from slmlab.training.interrupt import interrupts_deferred
 from slmlab.training.optimizer import PairedOptimizer
 from slmlab.training.prepare import prepare_rows, prepare_tokenizer
@@ -22,24 +23,6 @@ from slmlab.training.provenance import write_provenance
 from slmlab.training.recipe import Recipe
 from slmlab.training.sampled import sampled_rows
 from slmlab.training.work_folder import check_folder, claim_work_folder
-
-
-def initial_decoder(recipe: Recipe, device: torch.device | str = "cpu") -> Decoder:
-    """Seeded initial weights: normal, residual outputs zero, so that every block starts as the
-    identity."""
-    decoder = Decoder(recipe.model_config())
-    generator = torch.Generator().manual_seed(recipe.seed)
-    with torch.no_grad():
-        for name, parameter in decoder.named_parameters():
-            if parameter.dim() == 1:
-                parameter.fill_(1.0)
-            elif name.endswith(("o_proj.weight", "down_proj.weight")):
-                parameter.zero_()
-            elif "embed" in name:
-                parameter.normal_(0.0, 0.02, generator=generator)
-            else:
-                parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
-    return decoder.to(device)
 
 
 def batch_loss(

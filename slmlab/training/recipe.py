@@ -22,6 +22,8 @@ _LARGEST_VOCABULARY = 2**16  # token rows are uint16
 class Recipe:
     """What to train and how. Rows are sequences of ``sequence_length`` tokens.
 
+    ``induction``: the first two layers start with an induction circuit
+    (slmlab.training.initialisation).
     ``stages`` follow one another under one learning-rate schedule: a warm-up over
     ``warmup_steps``, a plateau, a decay to zero over the last ``decay_steps``. ``teacher`` names a
     model whose logits replace the hard labels. Raises TypeError for a field of the wrong type,
@@ -47,6 +49,7 @@ class Recipe:
     grammar_tokens: int
     stages: tuple[Stage, ...]
     rope_theta: float = 10000.0
+    induction: bool = False
     teacher: str | None = None
     sampled_tokens: int = 0
 
@@ -64,6 +67,14 @@ class Recipe:
         if not 0 <= self.decay_steps <= self.steps - self.warmup_steps:
             raise ValueError("decay_steps must lie between 0 and steps - warmup_steps")
         self._check_stages()
+        if self.induction and (
+            min(self._depth(stage) for stage in self.stages) < 2
+            or 2 * self.head_dim >= self.hidden_size
+        ):
+            raise ValueError(
+                "induction needs at least two layers from the first step on, and a hidden_size "
+                "above twice the head_dim"
+            )
         self.model_config()  # impossible sizes show now, not after the rows are prepared
 
     def _check_stages(self) -> None:
@@ -71,6 +82,12 @@ class Recipe:
             raise ValueError("rows of 'sampled' text need a teacher and sampled_tokens")
         if self.sources == ("sampled",):
             raise ValueError("rows of 'sampled' text need another source for their beginnings")
+        for stage in self.stages:
+            if self.sequence_length % stage.pieces:
+                raise ValueError(
+                    f"stages.pieces must divide sequence_length {self.sequence_length}, got "
+                    f"{stage.pieces}"
+                )
         depth = 0
         for layers in map(self._depth, self.stages):
             if not max(1, depth) <= layers <= self.num_hidden_layers:

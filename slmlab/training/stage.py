@@ -8,7 +8,7 @@ from typing import Any
 
 from slmlab.training.field_types import check_type
 
-SOURCES = ("docs", "stdlib-docs", "code", "grammar", "sampled")
+SOURCES = ("docs", "stdlib-docs", "code", "grammar", "sampled", "copies")
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,16 @@ class Stage:
     """``steps`` batches with ``rows`` sequences from each source.
 
     rows: source -> sequences a batch; the sources are SOURCES ("sampled" is text that the teacher
-    of a draft wrote). layers: train only so many of the first layers (slmlab.training.growth);
-    all of them if absent. Raises TypeError for a field of the wrong type, ValueError for a value
+    of a draft wrote, "copies" are passages of the other text repeated). layers: train only so many of the first layers (slmlab.training.growth);
+    all of them if absent. pieces: into how many sequences a row is cut; short ones cost less and
+    teach about as much. Raises TypeError for a field of the wrong type, ValueError for a value
     that cannot be trained with.
     """
 
     steps: int
     rows: dict[str, int]
     layers: int | None = None
+    pieces: int = 1
 
     def __post_init__(self) -> None:
         check_type("stages.steps", self.steps, "int")
@@ -31,6 +33,9 @@ class Stage:
         check_type("stages.layers", self.layers, "int | None")
         for source, count in self.rows.items():
             check_type(f"stages.rows.{source}", count, "int")
+        check_type("stages.pieces", self.pieces, "int")
+        if self.pieces < 1:
+            raise ValueError(f"stages.pieces must be at least 1, got {self.pieces}")
         if self.steps < 1:
             raise ValueError(f"stages.steps must be at least 1, got {self.steps}")
         if not self.rows or set(self.rows) - set(SOURCES) or min(self.rows.values()) < 1:

@@ -11,9 +11,9 @@ def sums_answer(prompt: str) -> str:
 
 
 def recall_answer(prompt: str) -> str:
-    store, *_, asked = prompt.split("\n")
-    pairs = dict(pair.split("=") for pair in store.removeprefix("store: ").split())
-    return f" {pairs[asked.rstrip('?')]}"
+    stored, asked = prompt.removeprefix("store:\n").split("ask:\n")
+    pairs = dict(line.split(" ") for line in stored.splitlines())
+    return f" {pairs[asked.splitlines()[-1]]}"
 
 
 def coloured_thing(prompt: str) -> str:

@@ -20,8 +20,8 @@ PINNED = {
     ("tool_calls", "training"): (
         "380c87e6333a950dc6ad620fb27aec40bb0a6e6831ab62b726508e6415edf5a3"
     ),
-    ("recall", "evaluation"): ("d4c0dad536cfeffee828ab1ae72ba0e5362c34cad906a631902480e7973abd69"),
-    ("recall", "training"): ("82725af5bf99cdc94b788032d6be3b9f3e6e28bfbcf770bff8ce8052dd6775a5"),
+    ("recall", "evaluation"): ("62ae07eed58612c2ddd96535c8b0c95eb63c2df39225f3f95bcbcf8731a9c11f"),
+    ("recall", "training"): ("3a8c73562c1de110fa2d25b910a56ac8c55bca3cd58edf33a92a003fb83e5722"),
     ("sums", "evaluation"): ("1c44bde3755d163521cb831c307b22642868f11f250d828035e3c84a0ec79a61"),
     ("sums", "training"): ("b91655b99f366e79814673c0543d86e43f406193c3eb74806a1b8e954465af5d"),
     ("stories", "evaluation"): ("e979dd934861d531d9b38cef19a29ef734952501771506fc7578f9943d756855"),
@@ -80,7 +80,7 @@ def calibration() -> str:
 def test_calibration_text_has_the_size_and_mix_that_were_asked_for(calibration: str) -> None:
     assert 65_536 <= len(calibration.encode()) < 1.3 * 65_536
     assert calibration.endswith(END)
-    assert "store: " in calibration and "<|assistant|>" in calibration and "import " in calibration
+    assert "store:\n" in calibration and "<|assistant|>" in calibration and "import " in calibration
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -19,7 +19,7 @@ from slmlab.measure.card import held_out_text
 from slmlab.models import Decoder
 from slmlab.training import load_recipe
 from slmlab.training.growth import first_layers
-from slmlab.training.pretrain import initial_decoder
+from slmlab.training.initialisation import initial_decoder
 
 RECIPE = """
 name = "two-minutes"

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from slmlab.models import Decoder
 from slmlab.training.batches import Batches
 from slmlab.training.growth import first_layers
-from slmlab.training.pretrain import initial_decoder, train
+from slmlab.training.initialisation import initial_decoder
+from slmlab.training.pretrain import train
 from slmlab.training.recipe import Recipe
 from slmlab.training.stage import Stage
 from tests.training.test_training import SMALL, SOURCES

@@ -7,8 +7,9 @@ import copy
 import torch
 
 from slmlab.models import Decoder
+from slmlab.training.initialisation import initial_decoder
 from slmlab.training.optimizer import PairedOptimizer
-from slmlab.training.pretrain import batch_loss, initial_decoder
+from slmlab.training.pretrain import batch_loss
 from tests.training.test_training import SMALL, rows
 
 QKV = "layers.0.self_attn.qkv_proj.weight"

@@ -295,7 +295,7 @@ def test_recipe_files_that_are_damaged_name_themselves(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mine\.toml is not valid TOML"):
         load_recipe(file)
     shipped = (Path(pretrain.__file__).parent / "recipes" / "tiny.toml").read_text()
-    file.write_text(shipped.replace(" docs = 5,", " docs = 1.5,"))
+    file.write_text(re.sub(r" docs = \d+", " docs = 1.5", shipped))
     with pytest.raises(ValueError, match=r"mine\.toml: stages\.rows\.docs must be int"):
         load_recipe(file)
     file.write_text(re.sub(r"\nsteps = .*", "\nsteps = 0", shipped))

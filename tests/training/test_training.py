@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from slmlab.models import Decoder
 from slmlab.training.batches import Batches, cut_rows, pack_rows
-from slmlab.training.pretrain import batch_loss, initial_decoder, train
+from slmlab.training.initialisation import initial_decoder
+from slmlab.training.pretrain import batch_loss, train
 from slmlab.training.provenance import processor_seconds
 from slmlab.training.recipe import Recipe, load_recipe
 from slmlab.training.stage import Stage

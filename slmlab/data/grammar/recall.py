@@ -1,9 +1,15 @@
-"""Key-value recall: a line of pairs, then several queries about it.
+"""Key-value recall: some pairs, then several queries about them.
 
-    store: red=42 fox=17 oak=rain
-    fox? 17
-    oak? rain
-    red? 42
+    store:
+    red 42
+    fox 17
+    oak rain
+    ask:
+    fox 17
+    oak rain
+    red 42
+
+A query reads as the pair did, so that a key and a value are the same tokens in both places.
 
 Held out: for every key a hashed 5% of its values. Training never shows such a pair; in the
 evaluation split the last query asks for one.
@@ -73,9 +79,9 @@ def generate(
     for index, key in enumerate(chosen):
         source = split if index == queries[0] else TRAINING
         stored.append(chooser.pick(chooser.pick(values(source, key, lexicon))))
-    pairs = " ".join(f"{key}={value}" for key, value in zip(chosen, stored, strict=True))
-    asked = "".join(f"{chosen[index]}? {stored[index]}\n" for index in reversed(queries[1:]))
-    return f"store: {pairs}\n{asked}{chosen[queries[0]]}?", f" {stored[queries[0]]}"
+    lines = [f"{key} {value}\n" for key, value in zip(chosen, stored, strict=True)]
+    asked = "".join(lines[index] for index in reversed(queries[1:]))
+    return f"store:\n{''.join(lines)}ask:\n{asked}{chosen[queries[0]]}", f" {stored[queries[0]]}"
 
 
 def _value_bits(split: str, lexicon: Lexicon) -> float:
