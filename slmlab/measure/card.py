@@ -104,7 +104,7 @@ def held_out_text(name: str, characters: int) -> str:
 _DATA = (
     '"docs" and "code" are docstrings, topics and source of the standard library and of packages '
     "that slmlab depends on, read from the installation (`slmlab/data/corpus.py`); "
-    '"grammar" is a seeded grammar of tool calls, recall, sums and stories '
+    '"copies" repeats passages of both; "grammar" is a seeded grammar of tool calls, recall, sums and stories '
     "(`slmlab/data/grammar`). Held-out files and a hashed share of the grammar's combinations are "
     "never trained on."
 )
@@ -146,7 +146,7 @@ def write_card(directory: Path, rows: list[Row]) -> Path:
         "## Recipe",
         "Muon on the matrices, AdamW on the embedding and the norms; seed "
         f"{recipe['seed']}; {_stages(recipe)}; one CPU thread, {facts['processor_minutes']} "
-        f"processor minutes. Python {facts['python']}, {versions}. All choices: "
+        f"processor minutes. {_start(recipe)}Python {facts['python']}, {versions}. All choices: "
         f"`slmlab/training/recipes/{recipe['name']}.toml` (digest `{facts['recipe_digest']}`).",
         hashes,
         "## Evaluation",
@@ -166,15 +166,24 @@ def write_card(directory: Path, rows: list[Row]) -> Path:
     return target
 
 
+def _start(recipe: dict[str, Any]) -> str:
+    """What the weights held before the first step, where it is more than noise."""
+    if not recipe.get("induction"):
+        return ""
+    return (
+        "The first two layers start with an induction circuit "
+        "(`slmlab/training/initialisation.py`). "
+    )
+
+
 def _stages(recipe: dict[str, Any]) -> str:
     """The stages of a recipe in words."""
     words = []
     for stage in recipe["stages"]:
         depth = "" if stage["layers"] is None else f" on the first {stage['layers']} layers"
-        rows = sum(stage["rows"].values())
-        words.append(
-            f"{stage['steps']} steps of {rows} x {recipe['sequence_length']} tokens{depth}"
-        )
+        pieces = stage.get("pieces", 1)
+        rows, length = sum(stage["rows"].values()) * pieces, recipe["sequence_length"] // pieces
+        words.append(f"{stage['steps']} steps of {rows} x {length} tokens{depth}")
     return ", then ".join(words)
 
 

@@ -13,13 +13,19 @@ from slmlab.models import Decoder
 from slmlab.training.batches import Rows
 
 PROMPT_TOKENS = 32
+# Batches in turn: the teacher's own distribution, and close to what it writes when greedy.
+TEMPERATURES = (1.0, 0.5)
 
 
 @torch.inference_mode()
 def sample_batch(
-    teacher: Decoder, prompts: Tensor, new_tokens: int, generator: torch.Generator
+    teacher: Decoder,
+    prompts: Tensor,
+    new_tokens: int,
+    generator: torch.Generator,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """Continue every prompt at temperature 1: (B, P) -> (B, P + new_tokens)."""
+    """Continue every prompt: (B, P) -> (B, P + new_tokens)."""
     batch, length = prompts.shape
     cache = ContiguousCache(
         teacher.config,
@@ -32,7 +38,7 @@ def sample_batch(
     step = prompts
     for _ in range(new_tokens):
         logits = teacher.lm_head(teacher.hidden(step, cache)[:, -1])
-        step = sample(next_token_probabilities(logits), generator)[:, None]
+        step = sample(next_token_probabilities(logits, temperature), generator)[:, None]
         ids.append(step)
     return torch.cat(ids, dim=1)
 
@@ -53,8 +59,11 @@ def sampled_rows(
     width = min(len(c) for c in chosen)
     prompts = np.stack([c[:width] for c in chosen], axis=1).reshape(-1, PROMPT_TOKENS)
     written = []
-    for start in tqdm(range(0, len(prompts), batch), desc="teacher writes", unit="batch"):
+    new_tokens = length + 1 - PROMPT_TOKENS
+    starts = range(0, len(prompts), batch)
+    for index, start in enumerate(tqdm(starts, desc="teacher writes", unit="batch")):
         block = torch.from_numpy(prompts[start : start + batch].astype(np.int64))
-        ids = sample_batch(teacher, block.to(teacher.device), length + 1 - PROMPT_TOKENS, generator)
+        temperature = TEMPERATURES[index % len(TEMPERATURES)]
+        ids = sample_batch(teacher, block.to(teacher.device), new_tokens, generator, temperature)
         written.append(ids.cpu().numpy().astype(np.uint16))
     return np.concatenate(written)
