@@ -22,6 +22,7 @@ _ROOMS = (
     "lessons",
     "measure",
     "models",
+    "quant",
     "training",
     "widgets",
 )

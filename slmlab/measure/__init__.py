@@ -7,10 +7,10 @@ from slmlab.measure.memory import PeakMemory, current_rss, peak_memory
 from slmlab.measure.perplexity import Score, perplexity, score
 from slmlab.measure.predict import Prediction, predict_decode, weight_bytes_stored
 from slmlab.measure.roofline import Roofline, last_level_cache_bytes
-from slmlab.measure.schemes import Scheme, parse_scheme
 from slmlab.measure.speed import Speed, tokens_per_second
 from slmlab.measure.text_score import TextScore, bits_per_byte, score_text
 from slmlab.measure.timing import Interleaved, Times, interleaved
+from slmlab.quant.scheme import Scheme, parse_scheme
 
 __all__ = [
     "Architecture",

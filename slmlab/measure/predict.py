@@ -14,8 +14,8 @@ from slmlab.kv import kv_bytes
 from slmlab.measure.architecture import Architecture, read_architecture
 from slmlab.measure.devices import Device, device
 from slmlab.measure.roofline import Roofline
-from slmlab.measure.schemes import Scheme, parse_scheme
 from slmlab.measure.timing import check_count
+from slmlab.quant.scheme import Scheme, parse_scheme
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from slmlab.training.batches import Batches
+from slmlab.data.corpus import Corpus, Document
+from slmlab.data.tokenizer import train_tokenizer
+from slmlab.training import prepare
+from slmlab.training.batches import Batches, load_rows
 from slmlab.training.copies import SHORTEST_PASSAGE, copied_rows
 from slmlab.training.stage import Stage
 from tests.training.test_training import SMALL, SOURCES
@@ -32,6 +36,27 @@ def test_a_row_is_one_passage_of_a_source_repeated() -> None:
     assert 0.4 < np.mean(made[:, 0] >= 1000) < 0.6
     assert np.array_equal(made, copied_rows({"docs": docs, "code": code}, 40, seed=5))
     assert not np.array_equal(made, copied_rows({"docs": docs, "code": code}, 40, seed=6))
+
+
+def test_copies_are_made_of_the_text_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {"docs": "alpha beta gamma delta " * 40, "code": "x = y + z\n" * 80}
+    corpus = Corpus(tuple(Document(domain, domain, text) for domain, text in texts.items()))  # type: ignore[arg-type]
+    monkeypatch.setattr(prepare, "_training_corpus", lambda: corpus)
+    monkeypatch.setattr(prepare, "COPIED_ROWS", 12)
+    recipe = dataclasses.replace(
+        SMALL, vocab_size=300, stages=(Stage(steps=12, rows={"copies": 2, "docs": 1}),)
+    )
+    tokenizer = train_tokenizer(list(texts.values()), 300)
+    rows = prepare.prepare_rows(recipe, tokenizer, tmp_path)
+    assert set(rows) == {"docs", "copies"}
+    assert rows["copies"].shape == (12, recipe.sequence_length + 1)
+    text = {name: [t for row in load_rows(tmp_path / f"{name}.npy") for t in row] for name in texts}
+    for index, row in enumerate(rows["copies"]):
+        passage = list(row[: period(row)])
+        source = text[("code", "docs")[index % 2]]
+        assert any(source[i : i + len(passage)] == passage for i in range(len(source)))
 
 
 def test_pieces_are_the_row_cut_without_a_token_lost() -> None:

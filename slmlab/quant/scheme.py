@@ -15,7 +15,7 @@ VALID_FORMS = (
     "float32, float16, bfloat16, int8, int8-asym, int8-gN, intB-row, intB-gN, intB-gN-asym "
     "(B = 4, 3, 2), nf4-gN, fp4-gN, nf4-gN-dq, fp4-gN-dq (N = group size, such as int4-g32)"
 )
-_DOUBLE_QUANT_BLOCK = 256
+DOUBLE_QUANT_BLOCK = 256
 _INTEGER = re.compile(r"int8(?P<asym8>-asym)?|int8-g(?P<g8>[1-9]\d*)")
 _LOW = re.compile(r"int(?P<bits>[432])-(?:row|g(?P<group>[1-9]\d*)(?P<asym>-asym)?)")
 _FOUR = re.compile(r"(?:nf4|fp4)-g(?P<group>[1-9]\d*)(?P<dq>-dq)?")
@@ -26,7 +26,8 @@ class Scheme:
     """How a weight matrix is stored.
 
     code_bits: bits a weight, without metadata. group_size: weights that share one scale along
-    the input dimension; None means a whole row, and no scale at all for float schemes.
+    the input dimension; None means a whole row, and no scale at all for float schemes. Where it
+    does not divide the row, the last group of each row is shorter and has a scale of its own.
     scale_bits, zero_point_bits: bits a group. double_quantized: absmax kept in 8 bits.
     """
 
@@ -43,22 +44,61 @@ class Scheme:
         return self.name in FLOAT_BITS
 
     @property
+    def kind(self) -> str:
+        """ "float", "int" (evenly spaced levels) or "codebook" (nf4, fp4: levels from a table)."""
+        if self.is_float:
+            return "float"
+        return "int" if self.name.startswith("int") else "codebook"
+
+    @property
+    def symmetric(self) -> bool:
+        """Integer codes around 0 without a zero point."""
+        return self.kind == "int" and self.zero_point_bits == 0
+
+    @property
+    def codebook(self) -> str | None:
+        """ "nf4" or "fp4"; None where the levels are evenly spaced."""
+        return self.name[:3] if self.kind == "codebook" else None
+
+    @property
+    def code_range(self) -> tuple[int, int]:
+        """Smallest and largest code: +-(2**(b-1) - 1) symmetric, -2**(b-1) .. 2**(b-1) - 1 with
+        a zero point, 0 .. 15 as index of a code book. ValueError for a float scheme."""
+        if self.is_float:
+            raise ValueError(f"scheme {self.name!r} has no codes: use one that quantises")
+        if self.kind == "codebook":
+            return 0, 2**self.code_bits - 1
+        top = 2 ** (self.code_bits - 1) - 1
+        return (-top if self.symmetric else -top - 1), top
+
+    @property
     def compute_dtype(self) -> str:
         """Precision of the products: weight-only schemes dequantise to 16 bit."""
         return self.name if self.is_float else "float16"
 
+    def groups(self, columns: int) -> int:
+        """Groups in a row of ``columns`` weights, a last short one included."""
+        return -(-columns // (self.group_size or columns))
+
     def matrix_bits(self, rows: int, columns: int) -> int:
-        """Bits that a weight (rows, columns) takes, metadata included; groups run along columns."""
-        groups = rows * -(-columns // (self.group_size or columns))
-        bits = rows * columns * self.code_bits
-        bits += groups * (self.scale_bits + self.zero_point_bits)
+        """Bits that a weight (rows, columns) takes, metadata included; groups run along columns.
+
+        Each row of codes is padded to whole bytes; so are the zero points of the whole matrix.
+        """
+        groups = rows * self.groups(columns)
+        bits = rows * _whole_bytes(columns * self.code_bits)
+        bits += groups * self.scale_bits + _whole_bytes(groups * self.zero_point_bits)
         if self.double_quantized:
-            bits += 32 * -(-groups // _DOUBLE_QUANT_BLOCK)
+            bits += 32 * -(-groups // DOUBLE_QUANT_BLOCK)
         return bits
 
     def bits_per_weight(self, rows: int, columns: int) -> float:
         """Bits a weight of a matrix (rows, columns), metadata included."""
         return self.matrix_bits(rows, columns) / (rows * columns)
+
+
+def _whole_bytes(bits: int) -> int:
+    return -(-bits // 8) * 8
 
 
 def parse_scheme(name: str) -> Scheme:

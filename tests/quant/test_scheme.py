@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmlab.measure import parse_scheme
+from slmlab.quant import parse_scheme
 
 # Bits a weight, from the interview questions 14 to 16 of the project's reference and from the
 # storage rules of the scheme grammar, for a matrix (1024, 1024).
@@ -40,8 +40,34 @@ def test_never_below_the_codes_and_one_row_at_a_time(name, rows, columns):
     scheme = parse_scheme(name)
     bits = scheme.matrix_bits(rows, columns)
     assert bits >= rows * columns * scheme.code_bits
-    if not scheme.double_quantized:
+    if not scheme.double_quantized and not scheme.zero_point_bits:
         assert bits == rows * scheme.matrix_bits(1, columns)
+
+
+def test_padding_counts() -> None:
+    # 5 codes of 3 bits take 2 bytes a row; 3 zero points of 3 bits take 2 bytes in all.
+    assert parse_scheme("int3-g8-asym").matrix_bits(3, 5) == 8 * (3 * 2 + 3 * 2 + 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "symmetric", "code_range"),
+    [
+        ("int8", "int", True, (-127, 127)),
+        ("int8-asym", "int", False, (-128, 127)),
+        ("int4-g32", "int", True, (-7, 7)),
+        ("int2-g32-asym", "int", False, (-2, 1)),
+        ("nf4-g64-dq", "codebook", False, (0, 15)),
+    ],
+)
+def test_what_a_scheme_says_of_its_codes(name, kind, symmetric, code_range) -> None:
+    scheme = parse_scheme(name)
+    assert (scheme.kind, scheme.symmetric, scheme.code_range) == (kind, symmetric, code_range)
+
+
+def test_a_float_scheme_has_no_codes() -> None:
+    assert parse_scheme("bfloat16").kind == "float"
+    with pytest.raises(ValueError, match="'bfloat16' has no codes"):
+        _ = parse_scheme("bfloat16").code_range
 
 
 @pytest.mark.parametrize(
