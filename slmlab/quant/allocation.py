@@ -102,6 +102,8 @@ def allocate_bits(
             "candidates must be a sequence of schemes, such as ('int2-g32', 'int4-g32')"
         )
     layers = linear_layers(model)
+    if not layers:
+        raise ValueError("model has no linear layer to quantise")
     sizes = {
         (name, scheme): parse_scheme(scheme).matrix_bits(*layer.weight.shape) // 8
         for name, layer in layers.items()

@@ -57,10 +57,11 @@ def quantize_activations(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor
 def int8_product(x_codes: Tensor, w_codes: Tensor) -> Tensor:
     """(tokens, in) int8 times (out, in) int8 -> (tokens, out) int32, exactly.
 
-    torch's integer product runs on the CPU's int8 instructions; on other devices it has limits
-    on shapes, so float64, which holds these sums exactly, stands in.
+    torch's integer product runs on the CPU's int8 instructions. On other devices it has limits on
+    shapes, and with a single input torch 2.13 returns zeros (it mistakes the strides): there
+    float64, which holds these sums exactly, stands in.
     """
-    if x_codes.device.type == "cpu":
+    if x_codes.device.type == "cpu" and x_codes.shape[1] > 1:
         return torch._int_mm(x_codes, w_codes.T)
     return (x_codes.double() @ w_codes.double().T).to(torch.int32)
 

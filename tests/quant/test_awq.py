@@ -45,7 +45,7 @@ def test_scales_at_alpha_0_are_ones_exactly_and_grow_with_importance() -> None:
     assert (scales.diff() > 0).all() and scales.isfinite().all() and scales[0] > 0
     torch.testing.assert_close(scales[3] / scales[2], torch.tensor(2.0))
     torch.testing.assert_close(scales.max() * scales.min(), torch.tensor(1.0))
-    with pytest.raises(ValueError, match="alpha=1.5"):
+    with pytest.raises(ValueError, match=r"alpha=1\.5"):
         awq_scales(importance, 1.5)
 
 

@@ -1,0 +1,112 @@
+"""The explorer of lesson 03: a bit budget, the bits of every matrix, the size and the damage.
+
+Only what ipywidgets 7.7 and 8.1 share is used; the picture travels as PNG inside an HTML widget.
+Everything that takes time was measured before, in ``measure_bench``, and the few pictures there
+are have been drawn when the widget appears: a move looks one up.
+"""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+
+from slmlab.widgets.anatomy import image_html
+from slmlab.widgets.calibrated_quantization_bench import Bench, Stop, least_budget_as_good
+from slmlab.widgets.calibrated_quantization_picture import message, plan_picture, plan_text
+from slmlab.widgets.units import digits
+
+QUESTION = (
+    "How few bits a weight does a mixed plan need to do as little damage as int4 with groups of 32 "
+    "does everywhere?"
+)
+
+__all__ = ["QUESTION", "Explorer", "explorer", "least_budget_as_good"]
+
+
+def explorer(bench: Bench, start: int | None = None) -> Explorer:
+    """A slider over the budgets of ``bench``. Return it from the cell.
+
+    start: index of the first stop shown; None takes the one in the middle. A viewer that runs no
+    widgets shows its picture. Tag the cell nbval-ignore-output. Raises TypeError for anything but
+    a Bench, ValueError for a start that is not one of its stops.
+    """
+    if not isinstance(bench, Bench):
+        raise TypeError(f"bench must be a Bench, not {type(bench).__name__}: use measure_bench")
+    place = len(bench.stops) // 2 if start is None else start
+    if not 0 <= place < len(bench.stops):
+        raise ValueError(f"start={start} must lie between 0 and {len(bench.stops) - 1}")
+    return Explorer(bench, place)
+
+
+class Explorer:
+    """The slider (``control.value = 3`` moves it to the fourth budget), the text and the picture.
+
+    stop: what is shown. box: the widget.
+    """
+
+    def __init__(self, bench: Bench, start: int) -> None:
+        self.bench = bench
+        self._pictures = [plan_picture(bench, stop).png() for stop in bench.stops]
+        options = [(stop.name, place) for place, stop in enumerate(bench.stops)]
+        self.control = widgets.SelectionSlider(
+            options=options,
+            value=start,
+            description="budget (bits a weight)",
+            style={"description_width": "160px"},
+            layout=widgets.Layout(width="440px", margin="2px"),
+        )
+        self.text = widgets.HTML()
+        self.image = widgets.HTML()
+        self.control.observe(lambda change: self._show(change["new"]), names="value")
+        self.box = widgets.VBox([self.control, self.text, self.image])
+        self._show(start)
+
+    def _show(self, place: int) -> None:
+        self.place = place
+        self.stop: Stop = self.bench.stops[place]
+        self.text.value = text_html(self.bench, self.stop)
+        self.image.value = image_html(self._png(), spoken(self.bench, self.stop))
+
+    def _png(self) -> bytes:
+        return self._pictures[self.place]
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {
+            "text/plain": spoken(self.bench, self.stop),
+            "image/png": base64.b64encode(self._png()).decode("ascii"),
+            "application/vnd.jupyter.widget-view+json": {
+                "version_major": 2,
+                "version_minor": 0,
+                "model_id": self.box.model_id,
+            },
+        }
+
+
+def comparison(bench: Bench, stop: Stop) -> str:
+    """The plan against the smallest uniform scheme that is no smaller than it."""
+    larger = [other for other in bench.uniform if other.bits >= stop.bits - 0.01]
+    if not larger:
+        return "No uniform scheme that was measured is as large."
+    near = min(larger, key=lambda other: other.bits)
+    ratio = stop.kl_nats / near.kl_nats
+    return (
+        f"Uniform {near.name} takes {digits(near.bits)} bits, KL {digits(near.kl_nats, 2)}: this "
+        f"plan does {digits(ratio, 2)} times its damage."
+    )
+
+
+def spoken(bench: Bench, stop: Stop) -> str:
+    """All sentences in reading order."""
+    parts = (f"{message(bench, stop)}.", plan_text(bench, stop), comparison(bench, stop))
+    return " ".join(parts)
+
+
+def text_html(bench: Bench, stop: Stop) -> str:
+    """The sentences as HTML, in the page's own colours."""
+    lines = (plan_text(bench, stop), comparison(bench, stop))
+    rows = "".join(f"<div>{escape(line)}</div>" for line in lines)
+    headline = f'<div style="font-size:115%"><b>{escape(message(bench, stop))}</b></div>'
+    return f'<div style="line-height:1.5">{headline}{rows}</div>'
