@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from slmlab.generation import generate_tokens
 from slmlab.models import Decoder, model_directory
+from slmlab.quant import quantize_model
 
 
 class Engine(Protocol):
@@ -27,12 +28,21 @@ class Engine(Protocol):
 
 
 class Slmlab:
-    """The Decoder and the plain generation loop."""
+    """The Decoder and the plain generation loop; with ``scheme`` its linear layers are quantised,
+    with ``head_scheme`` its head too. What stays float has ``dtype``."""
 
     name = "slmlab"
 
-    def __init__(self, directory: str | Path, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        dtype: torch.dtype,
+        scheme: str | None = None,
+        head_scheme: str | None = None,
+    ) -> None:
         self.model = Decoder.from_pretrained(directory, dtype=dtype)
+        if scheme is not None:
+            self.model = quantize_model(self.model, scheme, head_scheme=head_scheme)
 
     def complete(self, prompt: list[int], new_tokens: int) -> list[int]:
         return list(generate_tokens(self.model, prompt, max_new_tokens=new_tokens))

@@ -24,14 +24,20 @@ if TYPE_CHECKING:
 
 
 def write_gguf(
-    directory: str | Path, target: Path, dtype: torch.dtype, tokenizer: str | Path | None = None
+    directory: str | Path,
+    target: Path,
+    dtype: torch.dtype,
+    tokenizer: str | Path | None = None,
+    quantization: str | None = None,
 ) -> None:
     """Write the model in ``directory`` to ``target``: matrices in ``dtype``, norms in float32.
 
+    quantization: "Q8_0" or "Q4_0", which gguf's quantiser makes of all matrices in ``dtype``, the
+    embedding (a tied head) among them.
     tokenizer: the folder whose byte-level BPE goes in (default: ``directory``); ids that it does
     not have are filled up with unused ones, since llama.cpp refuses a vocabulary of another size.
-    Raises ValueError for a dtype other than float32 and float16, and for a model that llama.cpp's
-    plain Llama does not compute: another family, biases, scaled rotary positions.
+    Raises ValueError for a dtype other than float32 and float16, another quantization, and for a
+    model that llama.cpp's plain Llama does not compute: another family, biases, scaled rotary positions.
     """
     import gguf
 
@@ -41,13 +47,18 @@ def write_gguf(
     }
     if dtype not in types:
         raise ValueError(f"dtype must be torch.float32 or torch.float16, got {dtype}")
+    if quantization not in (None, "Q8_0", "Q4_0"):
+        raise ValueError(f"quantization must be 'Q8_0', 'Q4_0' or None, got {quantization!r}")
     folder = model_directory(directory)
     config = read_config(folder)
     _check_plain(config)
     beside = target.with_suffix(".part")
     writer = gguf.GGUFWriter(beside, "llama")
     writer.add_name(folder.name)
-    writer.add_file_type(types[dtype])
+    file_type = types[dtype]
+    if quantization is not None:
+        file_type = gguf.LlamaFileType[f"MOSTLY_{quantization}"]
+    writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -62,7 +73,7 @@ def write_gguf(
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     _add_tokenizer(writer, model_directory(tokenizer or folder), config)
-    _add_tensors(writer, folder, config, dtype)
+    _add_tensors(writer, folder, config, dtype, quantization)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -89,10 +100,15 @@ def _check_plain(config: ModelConfig) -> None:
 
 
 def _add_tensors(
-    writer: gguf.GGUFWriter, folder: Path, config: ModelConfig, dtype: torch.dtype
+    writer: gguf.GGUFWriter,
+    folder: Path,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    quantization: str | None,
 ) -> None:
     import gguf
 
+    kind = None if quantization is None else gguf.GGMLQuantizationType[quantization]
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for name, tensor in read_tensors(weight_files(folder), hf_shapes(config)).items():
@@ -103,7 +119,11 @@ def _add_tensors(
             values = interleave_pairs(values, heads[layer])
         theirs = names.get_name(name, try_suffixes=(".weight",))
         assert theirs is not None, f"gguf has no name for {name}"
-        writer.add_tensor(theirs, values)
+        if kind is not None and tensor.dim() == 2:
+            values = gguf.quantize(values.astype(np.float32), kind)
+            writer.add_tensor(theirs, values, raw_dtype=kind)
+        else:
+            writer.add_tensor(theirs, values)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: ModelConfig) -> None:

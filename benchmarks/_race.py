@@ -19,7 +19,8 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 @dataclass(frozen=True)
 class Plan:
     """How much of one model is run. Decode: new_tokens after prompt_tokens; prefill: one new token
-    after prefill_tokens. repeats: timed pairs of each. identity_tokens: compared a prompt."""
+    after prefill_tokens. repeats: timed pairs of each; 0 leaves prefill out. identity_tokens:
+    compared a prompt."""
 
     model: str
     weights: str
@@ -39,7 +40,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Entry:
-    """An engine that runs in a precision of DTYPES."""
+    """An engine and its precision: one of DTYPES, or any name whose scheme `Race.rates` gets."""
 
     precision: str
     engine: Engine
@@ -87,7 +88,8 @@ class Race:
                 self._timed("decode", pair, short, plan.new_tokens, plan.decode_repeats)
             )
             self._timed("first_token", pair, short, 1, plan.decode_repeats)
-            prefill[name] = _ratio(self._timed("prefill", pair, long, 1, plan.prefill_repeats))
+            if plan.prefill_repeats:
+                prefill[name] = _ratio(self._timed("prefill", pair, long, 1, plan.prefill_repeats))
         return {"decode": decode, "prefill": prefill}
 
     def _timed(
@@ -104,16 +106,23 @@ class Race:
                 laps.own_tokens_per_second = entry.engine.fastest_own_tokens_per_second
         return timed
 
-    def rates(self, precision: str, roof: Roofline) -> dict[str, Any]:
+    def rates(
+        self,
+        precision: str,
+        roof: Roofline,
+        scheme: str | None = None,
+        head_scheme: str | None = None,
+    ) -> dict[str, Any]:
         """Of every engine in a precision: rates, and decode's share of what bandwidth allows.
 
-        The share may exceed 1 where the weights fit into the processor's cache. Decode is null
+        scheme, head_scheme: how the weights are stored, where it is not one of DTYPES. The share may exceed 1 where the weights fit into the processor's cache. Decode is null
         where a disturbed run took longer for one token than for all of them.
         """
         plan = self.plan
         middle = plan.prompt_tokens + plan.new_tokens // 2
-        scheme = str(DTYPES[precision]).removeprefix("torch.")
-        ceiling = predict_decode(self.config, scheme, roof, context=middle)
+        if scheme is None:
+            scheme = str(DTYPES[precision]).removeprefix("torch.")
+        ceiling = predict_decode(self.config, scheme, roof, context=middle, head_scheme=head_scheme)
         engines: dict[str, Any] = {}
         for (of, name), laps in self.laps.items():
             if of != precision:
@@ -124,8 +133,10 @@ class Race:
             engines[name] = {
                 "decode_tokens_per_second": None if share is None else round(1 / seconds, 1),
                 "fraction_of_bandwidth_ceiling": None if share is None else round(share, 3),
-                "prefill_tokens_per_second": round(plan.prefill_tokens / laps.prefill, 1),
             }
+            if plan.prefill_repeats:
+                rate = round(plan.prefill_tokens / laps.prefill, 1)
+                engines[name]["prefill_tokens_per_second"] = rate
             if laps.own_tokens_per_second is not None:
                 engines[name]["own_tokens_per_second"] = round(laps.own_tokens_per_second, 1)
         return {"bytes_per_token": ceiling.weight_bytes + ceiling.kv_bytes, "engines": engines}

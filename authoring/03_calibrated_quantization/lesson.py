@@ -461,23 +461,14 @@ assert known < new  # what it was fitted to flatters it
 # `results/`. Speed counts too: a scheme for which no kernel exists is slow, whatever its size.
 
 # %% tags=["nbval-ignore-output"]
-import json
-from pathlib import Path
+from slmlab.measure import load_result
 
-place = next(
-    (
-        p
-        for up in ("..", ".", "../..")
-        if (p := Path(up, "results/calibrated_table.json")).is_file()
-    ),
-    None,
-)
-if place is None:
+record = load_result("calibrated_table")
+if record is None:
     print(
         "results/calibrated_table.json is not here: `make prove` in a clone of the project writes it."
     )
 else:
-    record = json.loads(place.read_text())
     print(f"model {record['measured']['model']}, measured on {record['machine']['cpu']}")
     print(
         "scheme     method      bits/weight   file MB      KL   flips     ppl   tools  tok/s: bound  measured"

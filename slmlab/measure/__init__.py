@@ -6,6 +6,7 @@ from slmlab.measure.divergence import KLResult, kl_to_reference, position_kl_nat
 from slmlab.measure.memory import PeakMemory, current_rss, peak_memory
 from slmlab.measure.perplexity import Score, perplexity, score
 from slmlab.measure.predict import Prediction, predict_decode, weight_bytes_stored
+from slmlab.measure.results import load_result
 from slmlab.measure.roofline import Roofline, last_level_cache_bytes
 from slmlab.measure.speed import Speed, tokens_per_second
 from slmlab.measure.text_score import TextScore, bits_per_byte, score_text
@@ -31,6 +32,7 @@ __all__ = [
     "devices",
     "interleaved",
     "kl_to_reference",
+    "load_result",
     "last_level_cache_bytes",
     "parse_scheme",
     "peak_memory",

@@ -51,9 +51,7 @@ CANDIDATES = (
     "int4-g32-asym",
     "int8",
 )
-
-
-MEASURED_TOKENS = 4096
+MEASURED_TOKENS = 4096  # of the calibration ids; four times fewer choose nearly the same plan
 
 
 @dataclass(frozen=True)

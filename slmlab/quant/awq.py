@@ -6,8 +6,8 @@ that column's error shrinks by s (section 3.2). How far to go is searched: s = i
 with the mean magnitude of each input channel as importance, alpha from 0 to 1, and the error of
 the outputs as judge. The 1/s costs nothing: it is folded into what produces the input.
 
-Then each group's largest weights may be clipped, where a finer step gains more than they lose
-(section 4.1 and appendix of the paper; not for queries and keys, whose products are sensitive).
+Then each group's largest weights may be clipped, where a finer step gains more than they lose; not
+those of queries and keys, as the authors' code does it: an error there passes through the softmax.
 """
 
 from __future__ import annotations

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import slmlab
+from slmlab.measure import load_result
 from slmlab.widgets.card import CardFigure, lesson_figure
 from slmlab.widgets.plot_style import INK, SERIES, label_axes, lesson_style, text_colour
 from slmlab.widgets.roof import set_log_axis
 
 _LABELLED = ("float32", "float16", "int8", "int4-g32", "nf4-g64", "int2-g32")
-RESULT = "quantization_table.json"
+BENCHMARK = "quantization_table"
 HOW_TO_MAKE_IT = (
     "There is no results/quantization_table.json here. In a checkout of slmlab, run\n"
     "    make prove\n"
@@ -72,13 +71,11 @@ def load_table(folder: str | Path | None = None) -> Table | None:
     folder: where it lies, by default results/ beside the package. Raises ValueError for a file
     that is damaged or of another benchmark.
     """
-    place = Path(folder) if folder else Path(slmlab.__file__).resolve().parents[1] / "results"
-    file = place / RESULT
-    if not file.is_file():
+    record = load_result(BENCHMARK, folder)
+    if record is None:
         return None
+    measured = record["measured"]
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        measured = record["measured"]
         return Table(
             tuple(measured["rows"]),
             measured["model"],
@@ -87,10 +84,10 @@ def load_table(folder: str | Path | None = None) -> Table | None:
             record["machine"]["cpu"],
             str(record["commit"]),
         )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(
-            f"results/{RESULT} cannot be read ({type(error).__name__}: {error}): make it anew with "
-            "`python -m authoring.prove quantization_table`"
+            f"results/{BENCHMARK}.json lacks {error}: make it anew with `python -m "
+            f"authoring.prove {BENCHMARK}`"
         ) from None
 
 

@@ -82,10 +82,12 @@ def test_the_wheel_carries_the_lessons_that_exist(tmp_path: Path, present: bool)
             (root / folder).mkdir()
             (root / folder / "01_topic.ipynb").write_text("{}")
             (root / folder / "notes.txt").write_text("")
+        (root / "results").mkdir()
+        (root / "results" / "race.json").write_text("{}")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=600)
     [wheel] = tmp_path.glob("slmlab-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         carried = {name for name in archive.namelist() if "_workbook" in name}
-    folders = ("notebooks", "exercises") if present else ()
-    assert carried == {f"slmlab/_workbook/{folder}/01_topic.ipynb" for folder in folders}
+    names = ("notebooks/01_topic.ipynb", "exercises/01_topic.ipynb", "results/race.json")
+    assert carried == ({f"slmlab/_workbook/{name}" for name in names} if present else set())

@@ -19,7 +19,7 @@ from slmlab.widgets import quantization_bench
 from slmlab.widgets.card import CardFigure
 from slmlab.widgets.quantization import Bench, Explorer, State, explorer, stops_paying
 from slmlab.widgets.quantization_picture import frontier_lines
-from slmlab.widgets.quantization_table import RESULT, Table, load_table, speed_plot
+from slmlab.widgets.quantization_table import BENCHMARK, Table, load_table, speed_plot
 from slmlab.widgets.quantization_view import (
     BITS,
     GROUPS,
@@ -227,24 +227,25 @@ def _record() -> dict[str, Any]:
         "text_tokens": 2048,
         "rows": [row("float32", 40_000_000, 300.0), row("int4-g32", 7_000_000, 600.0)],
     }
-    return {"commit": "abcdef0123", "machine": {"cpu": "a core"}, "measured": measured}
+    machine = {"cpu": "a core"}
+    return {"benchmark": BENCHMARK, "commit": "abc" * 13, "machine": machine, "measured": measured}
 
 
 def test_the_table_is_read_and_shown(tmp_path) -> None:
     assert load_table(tmp_path) is None
-    (tmp_path / RESULT).write_text(json.dumps(_record()))
+    (tmp_path / f"{BENCHMARK}.json").write_text(json.dumps(_record()))
     table = load_table(tmp_path)
     assert isinstance(table, Table)
     text = table.text_table()
-    for part in ("int4-g32", "7/9", "8.0%", "commit abcdef0", "2,048 tokens of prose", "2,400"):
+    for part in ("int4-g32", "7/9", "8.0%", "commit abcabca", "2,048 tokens of prose", "2,400"):
         assert part in text
     assert "int4-g32 is the fastest to write: 2.0 times" in speed_plot(table).alt
     with pytest.raises(ValueError, match=r"has float32, int4-g32"):
         table.row("int8")
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '{"measured": 3}'])
+@pytest.mark.parametrize("text", ["{", "{}", f'{{"benchmark": "{BENCHMARK}", "measured": {{}}}}'])
 def test_a_damaged_table_is_refused(tmp_path, text: str) -> None:
-    (tmp_path / RESULT).write_text(text)
+    (tmp_path / f"{BENCHMARK}.json").write_text(text)
     with pytest.raises(ValueError, match="make it anew"):
         load_table(tmp_path)

@@ -15,7 +15,7 @@ from benchmarks import quantization_table
 from slmlab.measure import Roofline
 from slmlab.measure.tasks import TaskScore
 from slmlab.quant import model_bytes, parse_scheme, quantize_model
-from slmlab.widgets.quantization_table import RESULT, load_table
+from slmlab.widgets.quantization_table import BENCHMARK, load_table
 
 
 def test_rates_are_ratios_to_one_base() -> None:
@@ -55,8 +55,9 @@ def test_rows_hold_what_the_table_shows(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "text_tokens": 40,
         "rows": quantization_table.with_rates(rows),
     }
-    record = {"commit": "c" * 40, "machine": {"cpu": "core"}, "measured": measured}
-    (tmp_path / RESULT).write_text(json.dumps(record))
+    machine = {"cpu": "core"}
+    record = {"benchmark": BENCHMARK, "commit": "c" * 40, "machine": machine, "measured": measured}
+    (tmp_path / f"{BENCHMARK}.json").write_text(json.dumps(record))
     table = load_table(tmp_path)
     assert table is not None and all(name in table.text_table() for name in names)
     assert table.row("float32")["kl_nats"] == 0
