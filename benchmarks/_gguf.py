@@ -37,7 +37,8 @@ def write_gguf(
     tokenizer: the folder whose byte-level BPE goes in (default: ``directory``); ids that it does
     not have are filled up with unused ones, since llama.cpp refuses a vocabulary of another size.
     Raises ValueError for a dtype other than float32 and float16, another quantization, and for a
-    model that llama.cpp's plain Llama does not compute: another family, biases, scaled rotary positions.
+    model that llama.cpp's plain Llama does not compute: another family, biases, scaled rotary
+    positions.
     """
     import gguf
 

@@ -48,11 +48,17 @@ class Entry:
 
 @dataclass
 class Laps:
-    """Fastest seconds of one entry over all of its pairs: disturbances only slow a run down."""
+    """Fastest seconds of one entry over all of its pairs: disturbances only slow a run down.
+
+    The ones named cpu are the process's own, which other programs on the core hardly touch.
+    """
 
     decode: float = float("inf")
     first_token: float = float("inf")
     prefill: float = float("inf")
+    decode_cpu: float = float("inf")
+    first_token_cpu: float = float("inf")
+    prefill_cpu: float = float("inf")
     own_tokens_per_second: float | None = None
 
 
@@ -102,6 +108,8 @@ class Race:
         for entry, times in zip(pair, (timed.a, timed.b), strict=True):
             laps = self.laps.setdefault((entry.precision, entry.engine.name), Laps())
             setattr(laps, what, min(getattr(laps, what), times.min_seconds))
+            cpu = f"{what}_cpu"
+            setattr(laps, cpu, min(getattr(laps, cpu), *times.process))
             if isinstance(entry.engine, LlamaCpp):
                 laps.own_tokens_per_second = entry.engine.fastest_own_tokens_per_second
         return timed
@@ -134,6 +142,10 @@ class Race:
                 "decode_tokens_per_second": None if share is None else round(1 / seconds, 1),
                 "fraction_of_bandwidth_ceiling": None if share is None else round(share, 3),
             }
+            cpu_seconds = (laps.decode_cpu - laps.first_token_cpu) / (plan.new_tokens - 1)
+            engines[name]["cpu_ms_per_token"] = (
+                round(1e3 * cpu_seconds, 2) if 0 < cpu_seconds < float("inf") else None
+            )
             if plan.prefill_repeats:
                 rate = round(plan.prefill_tokens / laps.prefill, 1)
                 engines[name]["prefill_tokens_per_second"] = rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from benchmarks import _race
 from benchmarks._race import Entry, Plan, Race
-from slmlab.measure import Interleaved, Roofline, Times
+from slmlab.measure import Interleaved, Roofline, Times, weight_bytes_stored
 from slmlab.models import ModelConfig
 
 CONFIG = ModelConfig("llama", 96, 32, 64, 2, 2, 1, 16, 4096, tie_word_embeddings=True)
@@ -66,6 +67,9 @@ def test_rates_and_the_share_of_the_ceiling(race: Race) -> None:
     assert list(found["engines"]) == ["slmlab"]
     assert row["decode_tokens_per_second"] == 100.0  # the first token and the prompt taken off
     assert row["prefill_tokens_per_second"] == round(256 / (0.01 * 3.56), 1)
+    assert row["cpu_ms_per_token"] == 10.0  # the fake's process time is its wall time
+    stored = race.rates("fp32", ROOF, "int4-g32", "int8")["bytes_per_token"] - cached // 2
+    assert stored == weight_bytes_stored(CONFIG, "int4-g32", head_scheme="int8")
     share = found["bytes_per_token"] / 1e9 / 0.01
     assert row["fraction_of_bandwidth_ceiling"] == round(share, 3) > 0
     assert race.rates("fp16", ROOF)["engines"]["other"]["decode_tokens_per_second"] == 50.0
@@ -76,6 +80,16 @@ def test_a_disturbed_run_has_no_rate(race: Race) -> None:
     row = race.rates("fp32", ROOF)["engines"]["slmlab"]
     assert row["decode_tokens_per_second"] is None
     assert row["fraction_of_bandwidth_ceiling"] is None
+    assert row["cpu_ms_per_token"] is None
+
+
+def test_prefill_can_be_left_out(race: Race) -> None:
+    race.plan = dataclasses.replace(PLAN, prefill_repeats=0)
+    ours = Fake("slmlab", 0.01)
+    found = race.compete(Entry("fp32", ours), {"a": Entry("fp32", Fake("other", 0.03))})
+    assert found["decode"]["a"] and found["prefill"] == {"a": None}
+    assert ours.asked == [(16, 11)] * 3 + [(16, 1)] * 3
+    assert "prefill_tokens_per_second" not in race.rates("fp32", ROOF)["engines"]["slmlab"]
 
 
 def test_prompts_are_inside_the_vocabulary_and_differ(race: Race) -> None:

@@ -175,6 +175,15 @@ def test_singular_hessian_needs_damping(singular: object) -> None:
     gptq_quantize(w, correlated(0, 16), "int4-g8", damping=0)  # a regular one needs none
 
 
+@given(seed=seeds)
+def test_dependent_inputs_are_found_behind_float32_rounding(seed: int) -> None:
+    """Rounding leaves the second moment's smallest eigenvalue tiny, of either sign."""
+    x = torch.randn(500, 16, generator=torch.Generator().manual_seed(seed))
+    x[:, 5] = x[:, 3] + x[:, 9] - 0.3 * x[:, 11]
+    with pytest.raises(ValueError, match="singular"):
+        inverse_factor(x.T @ x / 500, damping=0)
+
+
 def test_all_zero_hessian_is_refused() -> None:
     with pytest.raises(ValueError, match="singular"):
         gptq_quantize(weight(0, 4, 16), torch.zeros(16, 16), "int4-g8")
