@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,15 @@ from slmlab.training.provenance import read_provenance
 from slmlab.training.recipe import Recipe, load_recipe
 from slmlab.training.work_folder import claim_work_folder
 from tests.training.test_training import SMALL, SOURCES, one_stage
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_interrupts() -> Iterator[None]:
+    """As in a terminal: a shell lets what it starts in the background ignore SIGINT."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
 
 CHANGES: list[dict[str, object]] = [
     {"seed": 4},
