@@ -484,8 +484,9 @@ else:
     print(f"One of {n} tool calls is a step of {1 / n:.0%}.")
 
 # %% [markdown]
-# *bound*: bandwidth over the bytes of the model. *tools*: tool calls answered exactly; the last line
-# says how wide one step of it is. Where steps are that wide, read the KL.
+# *bound*: bandwidth over the bytes of the model. *file MB*: what is not quantised stays in fp32 here,
+# so the files are larger than lesson 02's, where it was fp16. *tools*: tool calls answered exactly; the
+# last line says how wide one step of it is. Where steps are that wide, read the KL.
 #
 # ## Explain
 #
