@@ -2,11 +2,11 @@
 
 Two attention layers can find what followed the last time the present token was seen: a head that
 looks one token back, and a head above it that compares (an induction circuit: Olsson et al. 2022,
-arXiv:2209.11895). Recall, copying arguments and repeating names all stand on it. Found from random
-weights it takes some hundred million tokens; a budget of minutes ends before that. So the first
-two layers can start with a rough one, as mimetic initialisation starts attention with the pattern
-that training would reach (Trockman and Kolter 2023, arXiv:2305.09828). Training is free to change
-every weight of it.
+arXiv:2209.11895). Recall, copying arguments and repeating names all stand on it. From random weights
+a run of minutes ends before it forms: our first teacher had none after five million tokens. So the
+first two layers can start with a rough one, as mimetic initialisation starts attention with the
+pattern that training would reach (Trockman and Kolter 2023, arXiv:2305.09828). Training is free to
+change every weight of it, and does lose it where the first batches give nothing to copy.
 """
 
 from __future__ import annotations
