@@ -17,7 +17,7 @@ from torch import Tensor
 from slmlab.models import Decoder
 from slmlab.training.recipe import Recipe
 
-EMBEDDING_STD = 0.02
+_EMBEDDING_STD = 0.02
 # With the circuit: embeddings of the size that training gives them, so that the first steps do not
 # drown them in the layers' outputs, and a final gain that keeps the first logits small.
 _CIRCUIT_EMBEDDING_STD = 0.4
@@ -42,7 +42,7 @@ def initial_decoder(recipe: Recipe, device: torch.device | str = "cpu") -> Decod
             elif name.endswith(("o_proj.weight", "down_proj.weight")):
                 parameter.zero_()
             elif "embed" in name:
-                std = _CIRCUIT_EMBEDDING_STD if recipe.induction else EMBEDDING_STD
+                std = _CIRCUIT_EMBEDDING_STD if recipe.induction else _EMBEDDING_STD
                 parameter.normal_(0.0, std, generator=generator)
             else:
                 parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
