@@ -31,6 +31,11 @@ class Cache(Protocol):
     ``append`` stores one layer's new keys and values, (B, KV, T, D) each, and returns the keys
     and values to attend to, (B, KV, S, D): the S newest tokens, ending with the T given. Layers
     append in order; ``length`` counts stored tokens and advances after the last layer.
+
+    Two members are optional. ``layer_windows`` (one entry a layer) replaces the config's, for a
+    cache that keeps less than the model could see. ``attend(layer, q, k, v, window)`` takes the
+    place of append and attention, for a cache that holds several sequences of different lengths:
+    q (1, H, T, D), k and v (1, KV, T, D) -> (1, H, T, D), where T counts the new tokens of all.
     """
 
     length: int
@@ -71,10 +76,13 @@ class Attention(nn.Module):
             # Queries and keys lie side by side in the fused product: one rotation serves both.
             turned = apply_rope(qkv[:, : self.heads + self.kv_heads], cos, sin)
             q, k = turned.split((self.heads, self.kv_heads), dim=1)
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)  # (batch, kv_heads, keys, head_dim)
-        mask, causal = masks.of_layer(self.layer, keys=k.shape[2])
-        out = attend(q, k, v, mask, causal)  # (batch, heads, time, head_dim)
+        if cache is not None and hasattr(cache, "attend"):
+            out = cache.attend(self.layer, q, k, v, masks.windows[self.layer])
+        else:
+            if cache is not None:
+                k, v = cache.append(self.layer, k, v)  # (batch, kv_heads, keys, head_dim)
+            mask, causal = masks.of_layer(self.layer, keys=k.shape[2])
+            out = attend(q, k, v, mask, causal)  # (batch, heads, time, head_dim)
         return self.o_proj(out.transpose(1, 2).reshape(batch, time, -1))
 
 
@@ -214,9 +222,8 @@ class Decoder(nn.Module):
         past = cache.length if cache is not None else 0
         if attention_mask is not None:
             attention_mask = check_padding(attention_mask, input_ids, past)
-        masks = LayerMasks(
-            self.config.layer_windows, input_ids.shape[1], past, attention_mask, x.device
-        )
+        windows = getattr(cache, "layer_windows", self.config.layer_windows)
+        masks = LayerMasks(windows, input_ids.shape[1], past, attention_mask, x.device)
         cos, sin = self._rotation(input_ids, past, positions, attention_mask)
         for block in self.layers:
             if states is not None:
