@@ -11,41 +11,18 @@ and up in ``gate_up_proj``. One larger matrix is read at the same bandwidth with
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.models.attend import attend
+from slmlab.models.cache import BatchCache, Cache, stored_tokens
 from slmlab.models.config import ModelConfig
 from slmlab.models.masks import LayerMasks, check_padding, positions_from_padding
 from slmlab.models.norm import RMSNorm
 from slmlab.models.projection import Projection
 from slmlab.models.rope import apply_rope, rope_inverse_frequencies, rope_tables
-
-
-class Cache(Protocol):
-    """What the decoder needs of a KV cache.
-
-    ``append`` stores one layer's new keys and values, (B, KV, T, D) each, and returns the keys
-    and values to attend to, (B, KV, S, D): the S newest tokens, ending with the T given. Layers
-    append in order; ``length`` counts stored tokens and advances after the last layer.
-
-    Two members are optional. ``layer_windows`` (one entry a layer) replaces the config's, for a
-    cache that keeps less than the model could see. ``attend(layer, q, k, v, window)`` takes the
-    place of append and attention, for a cache that holds several sequences of different lengths:
-    q (1, H, T, D), k and v (1, KV, T, D) -> (1, H, T, D), where T counts the new tokens of all.
-    """
-
-    length: int
-
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]: ...
-
-    def truncate(self, n: int) -> None: ...
-
-    @property
-    def nbytes(self) -> int: ...
 
 
 class Attention(nn.Module):
@@ -64,7 +41,12 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, masks: LayerMasks, cache: Cache | None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        masks: LayerMasks,
+        cache: Cache | BatchCache | None,
     ) -> Tensor:
         batch, time, _ = x.shape
         qkv = self.qkv_proj(x).view(batch, time, -1, self.head_dim).transpose(1, 2)
@@ -114,7 +96,12 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, masks: LayerMasks, cache: Cache | None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        masks: LayerMasks,
+        cache: Cache | BatchCache | None,
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, masks, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -171,7 +158,7 @@ class Decoder(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        cache: Cache | None = None,
+        cache: Cache | BatchCache | None = None,
         *,
         positions: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -203,7 +190,7 @@ class Decoder(nn.Module):
     def hidden(
         self,
         input_ids: Tensor,
-        cache: Cache | None = None,
+        cache: Cache | BatchCache | None = None,
         positions: Tensor | None = None,
         attention_mask: Tensor | None = None,
         states: list[Tensor] | None = None,
@@ -214,12 +201,7 @@ class Decoder(nn.Module):
         head's output is the largest tensor of a prefill.
         """
         x = self._embed(input_ids)
-        if cache is not None and not (hasattr(cache, "append") and hasattr(cache, "length")):
-            raise TypeError(
-                f"cache must have append and length, as slmlab.kv's caches do; got "
-                f"{type(cache).__name__}"
-            )
-        past = cache.length if cache is not None else 0
+        past = stored_tokens(cache)
         if attention_mask is not None:
             attention_mask = check_padding(attention_mask, input_ids, past)
         windows = getattr(cache, "layer_windows", self.config.layer_windows)
