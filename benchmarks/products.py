@@ -24,6 +24,7 @@ from benchmarks._smollm2 import SMOLLM2_135M
 from slmlab.measure import Roofline, interleaved
 from slmlab.models import Decoder, ModelConfig, model_directory
 from slmlab.models.loading import read_config
+from slmlab.models.packed import PackedWeight
 from slmlab.models.projection import Projection
 
 ROWS = (1, 8)
@@ -68,6 +69,10 @@ def _onednn(x: Tensor, packed: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
 
 
+def _packed(x: Tensor, weight: PackedWeight) -> Tensor:
+    return weight.product(x, None)
+
+
 def _fbgemm_pack(weight: Tensor) -> Any:
     return torch.ops.quantized.linear_prepack_fp16(weight, None)
 
@@ -81,6 +86,7 @@ WAYS = (
     Way("linear_fp32_columns", _by_column, linear),
     Way("numpy_fp32_columns", _by_column, _all_columns, only_one_row=True),
     Way("numpy_fp32_rows", Tensor.contiguous, _row_by_row, only_one_row=True),
+    Way("onednn_fp32_prepacked", PackedWeight, _packed),
     Way("linear_fp16", Tensor.half, linear, torch.float16, 2, 2e-3),
     Way("linear_bf16", Tensor.bfloat16, linear, torch.bfloat16, 2, 2e-2),
     Way("onednn_bf16_prepacked", _onednn_pack, _onednn, torch.bfloat16, 2, 2e-2),

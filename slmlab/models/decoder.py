@@ -11,6 +11,7 @@ and up in ``gate_up_proj``. One larger matrix is read at the same bandwidth with
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -146,6 +147,17 @@ class Decoder(nn.Module):
         """Compute the rotary frequencies; they are derived from the config, never stored."""
         frequencies = rope_inverse_frequencies(self.config.head_dim, self.config.rope)
         self.register_buffer("inverse_frequencies", frequencies.to(device), persistent=False)
+
+    def pack(self) -> Self:
+        """Prepare every product for 2 to 64 rows: serving a batch, verifying a draft.
+
+        Takes as many bytes again as the float32 weights; on other devices and dtypes it does
+        nothing. See :meth:`slmlab.models.projection.Projection.pack`.
+        """
+        for module in self.modules():
+            if isinstance(module, Projection):
+                module.pack()
+        return self
 
     @property
     def device(self) -> torch.device:
