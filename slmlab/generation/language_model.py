@@ -50,15 +50,7 @@ class LanguageModel:
             ValueError, TypeError: an empty prompt, impossible settings, too many tokens, logits
                 that are NaN or infinite.
         """
-        if not isinstance(prompt, str):
-            raise TypeError(f"prompt must be a str, not {type(prompt).__name__}")
-        try:
-            prompt.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"prompt holds half a surrogate pair at character {error.start}, which is no text: "
-                "remove it, or read the text as UTF-8"
-            ) from None
+        ids = self.encode(prompt)
         if stream is not None and not callable(stream):
             raise TypeError("stream must be a function that takes a str, or None")
         generator = torch.Generator(device=self.model.device)
@@ -69,7 +61,7 @@ class LanguageModel:
             generator.manual_seed(seed)
         tokens = generate_tokens(
             self.model,
-            self.tokenizer.encode(prompt),
+            ids,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,
@@ -93,6 +85,23 @@ class LanguageModel:
         if text.startswith(sent) and len(text) > len(sent):
             stream(text[len(sent) :])
         return text
+
+    def encode(self, prompt: str) -> list[int]:
+        """The prompt's token ids.
+
+        Raises:
+            TypeError: no str. ValueError: half a surrogate pair, which no tokenizer takes.
+        """
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt must be a str, not {type(prompt).__name__}")
+        try:
+            prompt.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"prompt holds half a surrogate pair at character {error.start}, which is no text: "
+                "remove it, or read the text as UTF-8"
+            ) from None
+        return list(self.tokenizer.encode(prompt))
 
     def _decode(self, tokens: list[int]) -> str:
         return str(

@@ -36,7 +36,7 @@ def generate_tokens(
     check_sampling(temperature, top_k, top_p)
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator or None, not {generator!r}")
-    _check_lengths(model, prompt_ids, max_new_tokens)
+    check_prompt_ids(model, prompt_ids, max_new_tokens)
     return _loop(
         model, prompt_ids, max_new_tokens, temperature, top_k, top_p, generator, frozenset(stop_ids)
     )
@@ -80,7 +80,8 @@ def _loop(
         step = torch.tensor([[token]], device=model.device)
 
 
-def _check_lengths(model: Decoder, prompt_ids: list[int], max_new_tokens: int) -> None:
+def check_prompt_ids(model: Decoder, prompt_ids: list[int], max_new_tokens: int) -> None:
+    """Raise, as ``generate_tokens`` does at its call, for what the model could not continue."""
     check_whole("max_new_tokens", max_new_tokens)
     if len(prompt_ids) == 0:
         raise ValueError("the prompt is empty: give at least one token to continue from")
