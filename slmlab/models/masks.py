@@ -50,11 +50,10 @@ class LayerMasks:
         """Mask for the ``keys`` newest tokens, which end with this pass's own tokens."""
         window = self.windows[layer]
         seen = self.past + self.time
-        if self.padding is None and (window is None or seen <= window):
-            if self.time == 1:
-                return None, False
-            if keys == self.time:
-                return None, True
+        if self.padding is None and self.time == 1 and (window is None or keys <= window):
+            return None, False
+        if self.padding is None and keys == self.time and (window is None or seen <= window):
+            return None, True
         key = (window, keys)
         if key not in self._built:
             self._built[key] = self._build(window, keys)

@@ -8,7 +8,6 @@ gives its own back and is computed again later (Kwon et al. 2023, arXiv:2309.061
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
 from dataclasses import dataclass
 
@@ -27,13 +26,13 @@ class Scheduled:
 class Scheduler:
     """First come, first served.
 
-    No request waits forever: ids give the order of arrival; only a younger request is ever
-    preempted for an older one, the oldest always runs, and what is submitted fits into the pool
-    alone. So the oldest finishes, and then the next is the oldest.
+    Every running request is older than every waiting one: requests are admitted in the order of
+    arrival, and the youngest gives way first. So no request waits forever: the oldest always runs,
+    what is submitted fits into the pool alone, and once it has finished the next is the oldest.
 
     Attributes:
-        waiting: not admitted, or preempted; by id.
-        running: hold blocks; by id.
+        waiting: not admitted, or preempted; oldest first.
+        running: hold blocks; oldest first.
     """
 
     def __init__(self, pool: BlockPool, max_batch: int, token_budget: int) -> None:
@@ -58,37 +57,32 @@ class Scheduler:
     def schedule(self) -> list[Scheduled]:
         """The next step's work; every reservation it needs is made.
 
-        Decoding requests come first, so that a long prompt never holds up a stream.
+        Decoding requests come first, so that a long prompt never holds up a stream. As a prompt
+        takes all of the budget that is left, only the youngest running request can still be in
+        prefill, and a request that gives way to an older one has not been scheduled yet.
         """
-        plan: dict[int, Scheduled] = {}
+        plan: list[Scheduled] = []
         budget = self.token_budget
-        preempted = False
-        decoding = [request for request in self.running if request.pending == 1]
-        prefilling = [request for request in self.running if request.pending > 1]
-        for request in decoding + prefilling:
+        for request in list(self.running):
             count = min(request.pending, budget)
-            if count == 0 or request.state is not State.RUNNING:
-                continue
+            if request.state is not State.RUNNING:
+                break  # it gave way, and so did all younger ones
             while request.cache.blocks_needed(count) > self.pool.num_free:
                 victim = self.running[-1]
                 self._preempt(victim)
-                dropped = plan.pop(victim.id, None)
-                budget += dropped.count if dropped else 0
-                preempted = True
                 if victim is request:
                     break
             else:
                 request.cache.reserve(count)
-                plan[request.id] = Scheduled(request, count)
+                plan.append(Scheduled(request, count))
                 budget -= count
-        # Blocks that a preemption freed belong to those who run; admitting now would take them.
-        while not preempted and self.waiting and budget and len(self.running) < self.max_batch:
+        while self.waiting and budget and len(self.running) < self.max_batch:
             admitted = self._admit(self.waiting[0], budget)
             if admitted is None:
                 break
-            plan[admitted.request.id] = admitted
+            plan.append(admitted)
             budget -= admitted.count
-        return list(plan.values())
+        return plan
 
     def _admit(self, request: Request, budget: int) -> Scheduled | None:
         """Start the request if the pool has blocks for all that is pending of it."""
@@ -102,7 +96,7 @@ class Scheduler:
         request.cache.reserve(count)
         self.waiting.popleft()
         request.state = State.RUNNING
-        insort(self.running, request, key=lambda r: r.id)
+        self.running.append(request)
         return Scheduled(request, count)
 
     def _preempt(self, request: Request) -> None:
@@ -111,5 +105,4 @@ class Scheduler:
         request.cache.free()
         request.state = State.WAITING
         request.preemptions += 1
-        at = sum(other.id < request.id for other in self.waiting)
-        self.waiting.insert(at, request)
+        self.waiting.appendleft(request)
