@@ -138,7 +138,7 @@ def gptq_column(w: Tensor, x: Tensor, scales: Tensor, column: int, damping: floa
 # | the Hessian of one matrix, fp32 | that of `down_proj`, the largest |
 # | the model | 32 layers |
 #
-# - **Out**: one number, in GB (10**9 bytes). It passes within 3%.
+# - **Out**: one number, in GB (10**9 bytes). It passes within 2%.
 # - **Example**: width 1,000, feed-forward 3,000, 10 sequences of 1,000 tokens: 0.026 + 0.020 +
 #   0.036 = 0.082 GB.
 # - **Must hold**: a Hessian is square, with one row for each input channel.
@@ -171,7 +171,7 @@ def smoothquant_as_found(
     for weight in weights:
         w_max = weight.abs().amax(dim=0)
         scale = x_max**alpha / w_max ** (1 - alpha)
-        scale[x_max == 0] = 1.0
+        scale[(x_max == 0) | (w_max == 0)] = 1.0
         gain = gain / scale
         smoothed.append(weight * scale)
     return {"gain": gain, "weights": smoothed}

@@ -29,13 +29,13 @@ __all__ = ["QUESTION", "Explorer", "explorer", "least_budget_as_good"]
 def explorer(bench: Bench, start: int | None = None) -> Explorer:
     """A slider over the budgets of ``bench``. Return it from the cell.
 
-    start: index of the first stop shown; None takes the one in the middle. A viewer that runs no
-    widgets shows its picture. Tag the cell nbval-ignore-output. Raises TypeError for anything but
+    start: index of the first stop shown; None takes the last but one, so that the way is down to
+    the answer. A viewer that runs no widgets shows its picture. Tag the cell nbval-ignore-output. Raises TypeError for anything but
     a Bench, ValueError for a start that is not one of its stops.
     """
     if not isinstance(bench, Bench):
         raise TypeError(f"bench must be a Bench, not {type(bench).__name__}: use measure_bench")
-    place = len(bench.stops) // 2 if start is None else start
+    place = max(len(bench.stops) - 2, 0) if start is None else start
     if not 0 <= place < len(bench.stops):
         raise ValueError(f"start={start} must lie between 0 and {len(bench.stops) - 1}")
     return Explorer(bench, place)

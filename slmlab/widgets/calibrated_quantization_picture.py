@@ -53,6 +53,22 @@ def plan_text(bench: Bench, stop: Stop) -> str:
     )
 
 
+def fewest_bits_text(stop: Stop) -> str:
+    """Which matrices of a plan have the scheme of fewest bits, and which scheme that is."""
+    least = min(stop.plan.values(), key=lambda scheme: parse_scheme(scheme).matrix_bits(1024, 1024))
+    kinds: dict[str, list[int]] = {}
+    for name, scheme in stop.plan.items():
+        if scheme == least:
+            kind, block = place_of(name)
+            kinds.setdefault(kind, []).append(block)
+    count = sum(map(len, kinds.values()))
+    where = "; ".join(
+        f"{kind} of block{'s' if len(blocks) > 1 else ''} {', '.join(map(str, blocks))}"
+        for kind, blocks in kinds.items()
+    )
+    return f"{count} of {len(stop.plan)} matrices have {least}: {where}."
+
+
 def _spoken(name: str) -> str:
     kind, block = place_of(name)
     return f"{kind} of block {block}"
@@ -138,6 +154,7 @@ def _frontier(figure: CardFigure, bench: Bench, stop: Stop) -> None:
         markeredgewidth=2.5,
     )
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
     low, high = _ends([s.bits for s in (*bench.stops, *bench.uniform)])
     axes.set_xlim(low - 0.2, high + 0.25 * (high - low))
     axes.set_xlabel("bits a weight (with metadata)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from typing import Any, cast
 
@@ -23,7 +24,12 @@ from slmlab.widgets.calibrated_quantization_bench import (
     measure_bench,
     mixed_plan,
 )
-from slmlab.widgets.calibrated_quantization_picture import bits_of, place_of, plan_picture
+from slmlab.widgets.calibrated_quantization_picture import (
+    bits_of,
+    fewest_bits_text,
+    place_of,
+    plan_picture,
+)
 from tests.models.layouts import random_model
 
 VIEW_MIME = "application/vnd.jupyter.widget-view+json"
@@ -82,6 +88,22 @@ def test_a_move_shows_another_plan_and_draws_nothing(
         for sentence in (comparison(bench, stop), f"{stop.plan[next(iter(stop.plan))][:4]}"):
             assert sentence in shown.text.value
     assert len(images) == len(bench.stops)
+
+
+def test_it_starts_above_the_answer(bench: Bench) -> None:
+    """The puzzle is how far down the budget goes: it must not be solved before the first move."""
+    assert explorer(bench).stop is bench.stops[-2]
+
+
+def test_the_matrices_with_the_fewest_bits_are_named_by_block(bench: Bench) -> None:
+    plan = {
+        "layers.0.self_attn.q_proj": "int4-g32",
+        "layers.0.mlp.down_proj": "int3-g64-asym",
+        "layers.1.mlp.down_proj": "int3-g64-asym",
+        "layers.1.mlp.up_proj": "int3-g32",
+    }
+    text = fewest_bits_text(dataclasses.replace(bench.stops[0], plan=plan))
+    assert text == "2 of 4 matrices have int3-g64-asym: down of blocks 0, 1."
 
 
 def test_one_output_with_a_picture_for_viewers_without_widgets(bench: Bench) -> None:

@@ -19,7 +19,7 @@ SLACK = 1.1
 
 
 def cases(seed: int) -> list[Case]:
-    """Two layers first, then five; a budget that a level just fits, and one between levels."""
+    """Two and three layers first, then five; budgets that a level just fits, and some between."""
     draw = random.Random(seed)
 
     def curve(base: float, choices: list[int]) -> list[float]:
@@ -43,8 +43,13 @@ def cases(seed: int) -> list[Case]:
     return [
         # The sensitive layer is small: it gets the bits, and the average hardly notices.
         case({"a": 100, "b": 300}, {"a": scale, "b": scale / 40}, [2, 4], 2.5),
-        # The larger drop belongs to the larger layer, and buys less for each bit.
-        case({"a": 100, "b": 300}, {"a": scale, "b": 1.5 * scale}, [2, 4], 2.5),
+        # The largest drop belongs to the largest layer, and buys less for each bit than two more.
+        case(
+            {"a": 100, "b": 300, "c": 100},
+            {"a": scale, "b": 1.2 * scale, "c": 0.9 * scale},
+            [2, 4],
+            3.2,
+        ),
         # Nothing fits but the lowest level.
         case({"a": 100, "b": 100}, {"a": scale, "b": scale / 2}, [2, 4], 2.4),
         many(3.0),

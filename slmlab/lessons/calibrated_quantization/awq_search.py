@@ -31,14 +31,14 @@ def cases(seed: int) -> list[Case]:
             if bool((x.abs().mean(dim=0) < 0.1).any()) or bool((w.abs() < 0.05).any()):
                 continue
             arguments = {"x": x, "w": w, "alphas": alphas, "bits": bits}
-            if _stands_clear(arguments):
+            if _stands_clear(arguments) and _inverse_is_worse(arguments):
                 return Case(arguments)
 
     return [
         case(1, 1, 2, [0.5], 3),
         case(1, 1, 2, [0.0, 0.5], 3),
         case(2, 1, 2, [0.0, 0.5, 1.0], 4),
-        case(3, 2, 3, [0.0, 0.5], 3),
+        case(1, 2, 2, [0.0, 0.5], 3),
         case(16, 6, 12, [0.0, 0.25, 0.5, 0.75, 1.0], 3),
     ]
 
@@ -55,12 +55,19 @@ def _stands_clear(arguments: dict[str, Any]) -> bool:
     return errors[0] > 1e-6 and (len(errors) < 2 or errors[1] > 1.02 * errors[0])
 
 
+def _inverse_is_worse(arguments: dict[str, Any]) -> bool:
+    """Shrinking the loud channels does more damage: no case may speak for that mistake."""
+    right, wrong = (_search(**arguments, swapped=swapped)["errors"] for swapped in (False, True))
+    scaled = torch.tensor(arguments["alphas"]) > 0
+    return bool((wrong[scaled] > 1.5 * right[scaled]).all())
+
+
 def _step(w: Tensor, bits: int) -> Tensor:
     return w.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)
 
 
-def _rounded(w: Tensor, bits: int) -> Tensor:
-    step = _step(w, bits)
+def _rounded(w: Tensor, bits: int, step: Tensor | None = None) -> Tensor:
+    step = _step(w, bits) if step is None else step
     return (w / step).round() * step
 
 
@@ -92,17 +99,18 @@ def _search(
     undone: bool = True,
     swapped: bool = False,
     of_weights: bool = False,
-    scaled_step: bool = True,
+    one_step: bool = False,
+    summed: bool = False,
 ) -> dict[str, Any]:
     errors = []
     importance = (w if from_weights else x).abs().mean(dim=0)
     for alpha in alphas:
         scale = importance ** (-alpha if swapped else alpha)
-        step = _step(w * scale if scaled_step else w, bits)
-        levels = 2 ** (bits - 1) - 1
-        rounded = (w * scale / step).round().clamp(-levels, levels) * step
+        step = _step(w * scale, bits)
+        rounded = _rounded(w * scale, bits, step.amax() if one_step else step)
         delta = (rounded / scale if undone else rounded) - w
-        errors.append(delta.square().mean() if of_weights else (x @ delta.T).square().mean())
+        squares = (delta if of_weights else x @ delta.T).square()
+        errors.append(squares.sum() if summed else squares.mean())
     return _answer(alphas, errors)
 
 
@@ -140,8 +148,8 @@ AWQ_SEARCH = Exercise(
         ),
         Mistake(
             "inverse swapped",
-            "You shrink the loud channels: they get a coarser grid, and the error grows with "
-            "alpha. Is the weight of an important channel multiplied by s or divided?",
+            "You divide the weights of the loud channels: they get a coarser grid, where the "
+            "harm is largest. Is the weight of an important channel multiplied by s or divided?",
             partial(_search, swapped=True),
         ),
         Mistake(
@@ -151,10 +159,16 @@ AWQ_SEARCH = Exercise(
             partial(_search, of_weights=True),
         ),
         Mistake(
-            "step of the unscaled weights",
-            "Right at alpha 0: elsewhere the step comes from the weights before scaling, so what "
-            "grew is clipped. Which row's largest magnitude sets the step?",
-            partial(_search, scaled_step=False),
+            "one step for the matrix",
+            "Right with one output, off with more: all rows share the step of the largest weight, "
+            "and the small rows get a grid that is too coarse. Over which axis does amax run?",
+            partial(_search, one_step=True),
+        ),
+        Mistake(
+            "sum instead of mean",
+            "All errors of a case are too large by one factor, tokens times outputs: a sum where a "
+            "mean is asked. The best alpha is the same. By what do you divide the sum?",
+            partial(_search, summed=True),
         ),
     ),
     hints=(

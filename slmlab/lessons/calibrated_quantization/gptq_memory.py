@@ -7,30 +7,35 @@ from typing import Any
 
 from slmlab.checking import Case, Close, Exercise, Invariant, Mistake
 
-# The datasheet that the exercise prints: the shape of a published 7-billion model.
+# The table that the exercise prints: the shape of a published 7-billion model.
 HIDDEN, FEED_FORWARD, LAYERS = 4096, 11008, 32
 SEQUENCES, TOKENS = 128, 2048
-TOLERANCE = 0.03
+TOLERANCE = 0.02
 SAME_MISTAKE = 0.005
+IN_GIBIBYTES = (
+    "That is the sum in units of 2**30 bytes, and the statement counts 10**9 bytes to a GB. By what "
+    "do you divide the bytes?"
+)
+IN_BYTES = "That is in bytes, and a GB has 10**9 of them. By what do you divide?"
 
 
 def cases(seed: int) -> list[Case]:
-    """One case without arguments: the datasheet is fixed, so there is nothing to vary."""
+    """One case without arguments: the table is fixed, so there is nothing to vary."""
     return [Case({})]
 
 
 def gigabytes(
     *,
-    hessian_width: int = FEED_FORWARD,
+    hessian_rows: int = FEED_FORWARD,
+    hessian_columns: int = FEED_FORWARD,
     hessian_bytes: int = 4,
     sequences: int = SEQUENCES,
     layers: int = 1,
-    giga: float = 1e9,
 ) -> float:
     """Weights of so many layers, the hidden states of the text, and one Hessian."""
     weights = layers * (4 * HIDDEN**2 + 3 * HIDDEN * FEED_FORWARD) * 2
     states = sequences * TOKENS * HIDDEN * 2
-    return (weights + states + hessian_width**2 * hessian_bytes) / giga
+    return (weights + states + hessian_rows * hessian_columns * hessian_bytes) / 1e9
 
 
 def reference() -> float:
@@ -39,7 +44,7 @@ def reference() -> float:
 
 
 def within_tolerance(arguments: dict[str, Any], output: Any) -> str | None:
-    """None within 3% of the reference, else how far off, without giving the number away."""
+    """None within 2% of the reference, else how far off, without giving the number away."""
     if type(output) not in (int, float) or not math.isfinite(output):
         return "Return one number, in GB: a float such as 1.5."
     if output <= 0:
@@ -47,11 +52,14 @@ def within_tolerance(arguments: dict[str, Any], output: Any) -> str | None:
     ratio = output / reference()
     if abs(ratio - 1) <= TOLERANCE:
         return None
+    for sentence, factor in ((IN_GIBIBYTES, 1e9 / 2**30), (IN_BYTES, 1e9)):
+        if abs(ratio / factor - 1) <= SAME_MISTAKE:
+            return sentence
     way = "high" if ratio > 1 else "low"
-    return (
-        f"Your estimate is {max(ratio, 1 / ratio):.3g} times too {way}. Write it as a sum of "
-        "weights, hidden states and Hessian: which term is off?"
-    )
+    far = f"Your estimate is {max(ratio, 1 / ratio):.3g} times too {way}."
+    if any(abs(output / m.implementation() - 1) <= SAME_MISTAKE for m in GPTQ_MEMORY.mistakes):
+        return far  # the mistake's own sentence says which term is off
+    return f"{far} Write it as a sum of weights, hidden states and Hessian: which term is off?"
 
 
 def _by_hand() -> float:
@@ -77,18 +85,24 @@ GPTQ_MEMORY = Exercise(
             "Hessian forgotten",
             "The Hessian is missing: it has one row and one column for each input channel, and it "
             "outweighs the layer it belongs to. How many inputs has down_proj?",
-            lambda: gigabytes(hessian_width=0),
+            lambda: gigabytes(hessian_rows=0),
         ),
         Mistake(
             "Hessian of the hidden width",
             "Your Hessian is that of the other matrices. The largest one counts: down_proj reads "
             "the widest vector of the layer. How wide is it?",
-            lambda: gigabytes(hessian_width=HIDDEN),
+            lambda: gigabytes(hessian_rows=HIDDEN, hessian_columns=HIDDEN),
+        ),
+        Mistake(
+            "rectangular Hessian",
+            "Your Hessian has the shape of a weight: it is the mean of x x^T, and the outputs do "
+            "not enter it. How many rows and columns has x x^T?",
+            lambda: gigabytes(hessian_rows=HIDDEN),
         ),
         Mistake(
             "Hessian in 16 bits",
             "Your Hessian takes 2 bytes a number: it is summed over many tokens and inverted, "
-            "which 16 bits do not survive. What does the datasheet say?",
+            "which 16 bits do not survive. What does the table say?",
             lambda: gigabytes(hessian_bytes=2),
         ),
         Mistake(
@@ -102,12 +116,6 @@ GPTQ_MEMORY = Exercise(
             "You hold the whole model. GPTQ needs one layer at a time: what has gone through it "
             "is kept, not the layers before. Which term has a factor of 32 too much?",
             lambda: gigabytes(layers=LAYERS),
-        ),
-        Mistake(
-            "GiB for GB",
-            "You divide by 2**30: that is 7% fewer units, and the statement counts 10**9 bytes to "
-            "a GB. By what do you divide bytes?",
-            lambda: gigabytes(giga=2.0**30),
         ),
     ),
     hints=(

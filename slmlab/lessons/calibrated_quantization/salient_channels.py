@@ -23,19 +23,27 @@ def cases(seed: int) -> list[Case]:
     size = torch.randint(3, 9, (1,), generator=random).item()
     loud = torch.tensor([[float(size), 1.0]])
     swings = torch.tensor([[size + 0.5, 1.0], [-float(size), 1.0]])
-    spike = torch.tensor([[0.0, 4.0], [10.0, 4.0], [0.0, 4.0]]) + size
-    spike[[0, 2], 0] = 0.0
+    steady = size + 4.0
+
+    def spike(height: float) -> Tensor:
+        """(3, 2): a channel that speaks once, beside a steady one with the larger mean."""
+        return torch.tensor([[0.0, 1.0], [height, 1.0], [0.0, 1.0]]) * steady
+
     quiet_weights = torch.tensor([[0.1, 2.0]])
     found = [
         case(loud, quiet_weights, 0.5),
         case(swings, torch.ones(1, 2), 0.5),
-        case(spike, torch.ones(1, 2), 0.5),
+        # Squared, the first spike beats the steady channel; only its maximum does in the second.
+        case(spike(2.25), torch.ones(1, 2), 0.5),
+        case(spike(1.5), torch.ones(1, 2), 0.5),
         case(torch.tensor([[float(size), 1.0, 2.0]]), torch.ones(1, 3), 0.25),
         case(torch.tensor([[1.0, float(size), 2.0]]), torch.ones(1, 3), 0.5),
     ]
     for tokens, channels, share in ((6, 6, 0.3), (5, 40, 0.06)):
         spread = torch.rand(channels, generator=random) * 3 + 0.1
         x = torch.randn(tokens, channels, generator=random) * spread
+        # No mean is negative: so a mean without abs and the abs of a mean are one mistake.
+        x = x * torch.where(x.mean(dim=0) < 0, -1.0, 1.0)
         found.append(case(x, torch.randn(4, channels, generator=random), share))
     return found
 
@@ -63,7 +71,11 @@ def _over_tokens(x: Tensor, w: Tensor, share: float) -> Tensor:
 
 
 def _signed(x: Tensor, w: Tensor, share: float) -> Tensor:
-    return _mask(x.mean(dim=0).abs(), share)
+    return _mask(x.mean(dim=0), share)
+
+
+def _by_squares(x: Tensor, w: Tensor, share: float) -> Tensor:
+    return _mask(x.square().mean(dim=0), share)
 
 
 def _by_largest(x: Tensor, w: Tensor, share: float) -> Tensor:
@@ -77,7 +89,7 @@ def _rounded_down(x: Tensor, w: Tensor, share: float) -> Tensor:
 def _channel_by_channel(x: Tensor, w: Tensor, share: float) -> Tensor:
     magnitudes = [float(x[:, channel].abs().sum()) for channel in range(x.shape[1])]
     ranked = sorted(range(len(magnitudes)), key=magnitudes.__getitem__, reverse=True)
-    chosen = set(ranked[: -int(-share * len(ranked) // 1)])
+    chosen = set(ranked[: math.ceil(share * len(ranked))])
     return torch.tensor([channel in chosen for channel in range(len(ranked))])
 
 
@@ -105,8 +117,8 @@ SALIENT_CHANNELS = Exercise(
         ),
         Mistake(
             "sign kept",
-            "A channel that swings between large positive and large negative values looks quiet "
-            "to you: its signed mean is near 0. What has to happen before the mean?",
+            "Positive and negative inputs cancel in your mean: a channel that swings between "
+            "large values of both signs looks quiet. What has to happen before the mean?",
             _signed,
         ),
         Mistake(
@@ -114,6 +126,12 @@ SALIENT_CHANNELS = Exercise(
             "One spike decides: you rank by the largest magnitude, so a channel that is loud once "
             "beats one that is loud always. What does the average token see?",
             _by_largest,
+        ),
+        Mistake(
+            "mean of squares",
+            "You average squares, in which a spike counts twice: a channel that is loud once "
+            "beats one that is always a little loud. Which mean does the statement rank by?",
+            _by_squares,
         ),
         Mistake(
             "rounded down",

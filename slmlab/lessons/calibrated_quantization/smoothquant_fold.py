@@ -13,10 +13,17 @@ from slmlab.quant.smoothquant import smoothing_scales
 
 
 def cases(seed: int) -> list[Case]:
-    """One reader, two readers, another exponent, a dead channel, square and wide readers."""
+    """One reader, two readers, another exponent, a dead channel, one that no reader uses."""
     random = torch.Generator().manual_seed(seed)
 
-    def case(channels: int, outputs: tuple[int, ...], alpha: float, dead: bool = False) -> Case:
+    def case(
+        channels: int,
+        outputs: tuple[int, ...],
+        alpha: float,
+        *,
+        dead: bool = False,
+        unused: bool = False,
+    ) -> Case:
         def draw(*shape: int) -> Tensor:
             values = 0.2 + 1.8 * torch.rand(*shape, generator=random)
             signs = torch.randint(2, shape, generator=random) * 2 - 1
@@ -26,10 +33,14 @@ def cases(seed: int) -> list[Case]:
         x_max[torch.randint(channels, (1,), generator=random)] *= 8
         if dead:
             x_max[0] = 0.0
+        weights = [draw(rows, channels) for rows in outputs]
+        if unused:
+            for weight in weights:
+                weight[:, -1] = 0.0
         return Case(
             {
                 "gain": draw(channels).abs(),
-                "weights": [draw(rows, channels) for rows in outputs],
+                "weights": weights,
                 "x_max": x_max,
                 "alpha": alpha,
             }
@@ -40,7 +51,8 @@ def cases(seed: int) -> list[Case]:
         case(2, (2, 2), 0.5),
         case(2, (2, 2), 0.75),
         case(2, (2,), 0.5, dead=True),
-        case(4, (4, 6, 2), 0.6, dead=True),
+        case(2, (2,), 0.5, unused=True),
+        case(4, (4, 6, 2), 0.6, dead=True, unused=True),
     ]
 
 
@@ -65,7 +77,7 @@ def _as_given(gain: Tensor, weights: list[Tensor], x_max: Tensor, alpha: float) 
     for weight in weights:
         w_max = weight.abs().amax(dim=0)
         scale = x_max**alpha / w_max ** (1 - alpha)
-        scale[x_max == 0] = 1.0
+        scale[(x_max == 0) | (w_max == 0)] = 1.0
         gain = gain / scale
         smoothed.append(weight * scale)
     return {"gain": gain, "weights": smoothed}
@@ -79,9 +91,9 @@ def _variant(
     *,
     of_first: bool = False,
     axis: int = 0,
-    guarded: bool = True,
+    unused_guarded: bool = True,
     swapped: bool = False,
-    inverse: bool = False,
+    first_only: bool = False,
 ) -> dict[str, Any]:
     if axis == 1:
         w_max = weights[0].abs().amax(dim=1)
@@ -89,9 +101,12 @@ def _variant(
         w_max = torch.cat(weights[:1] if of_first else weights).abs().amax(dim=0)
     power = 1 - alpha if swapped else alpha
     scale = _scale(x_max, w_max, power)
-    if not guarded:
-        scale = x_max**power / w_max ** (1 - power)
-    return _fold(gain, weights, 1 / scale if inverse else scale)
+    if not unused_guarded:
+        scale = torch.where(x_max > 0, x_max**power / w_max ** (1 - power), 1.0)
+    folded = _fold(gain, weights, scale)
+    if first_only:
+        folded["weights"][1:] = weights[1:]
+    return folded
 
 
 def _gain_of_the_last(
@@ -146,10 +161,10 @@ SMOOTHQUANT_FOLD = Exercise(
             partial(_variant, of_first=True),
         ),
         Mistake(
-            "dead channel not guarded",
-            "A channel that never carries anything gives a scale of 0, and the gain becomes "
-            "infinite. What should its scale be, so that nothing changes?",
-            partial(_variant, guarded=False),
+            "unused channel not guarded",
+            "A channel that no reader uses gets an infinite scale: its largest weight is 0, and "
+            "you divide by that. What should its scale be, so that nothing changes?",
+            partial(_variant, unused_guarded=False),
         ),
         Mistake(
             "exponents swapped",
@@ -158,10 +173,10 @@ SMOOTHQUANT_FOLD = Exercise(
             partial(_variant, swapped=True),
         ),
         Mistake(
-            "inverse",
-            "The outputs are kept, and the outlier has grown: the gain is multiplied and the weights "
-            "are divided. Which side has to become easier to round?",
-            partial(_variant, inverse=True),
+            "only the first reader scaled",
+            "The gain fell for all readers, and only the first was multiplied: the others see "
+            "inputs that are too small. Which weights does the scale belong into?",
+            partial(_variant, first_only=True),
         ),
     ),
     hints=(
