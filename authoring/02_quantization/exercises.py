@@ -223,9 +223,8 @@ one_to_four = torch.tensor([[1 + 16 * 2, 3 + 16 * 4]], dtype=torch.uint8)
 print("the codes 1, 2, 3, 4 come back as", unpack_as_found(one_to_four, 4).tolist()[0])
 
 # %% [markdown]
-# Kernels do interleave nibbles to unpack them faster: AutoAWQ stores eight codes in the order
-# 0, 2, 4, 6, 1, 3, 5, 7. A reader that assumes one order and gets a file in another runs without an
-# error. Write it for the order of exercise 3.
+# A reader that assumes one order and gets a file in another runs without an error. Write it for the
+# order of exercise 3.
 #
 # - **In**: `packed`, uint8 `(rows, ceil(columns / 2))`, low nibble first, two's complement;
 #   `columns`, an int.

@@ -7,7 +7,9 @@
 
 # %%
 import inspect
+import math
 import sys
+from itertools import pairwise
 
 if "google.colab" in sys.modules:  # On Colab: install the package, leave Colab's torch alone.
     get_ipython().run_line_magic("pip", "install -q --no-deps git+https://github.com/slmlab/slmlab")
@@ -39,16 +41,22 @@ print(f"{(real - promised) / 1e6:.2f} MB too many. Who ate {(real - promised) / 
 # First commit yourself. With fewer groups there are fewer scales; with one scale a row nearly none.
 # Two facts for a guess. The largest weight that shares a scale sets the step between codes, and the
 # more weights share it, the further out the largest lies: the next cell prints how far, for normal
-# values. And the damage to the model, its KL divergence, grows with the square of the step.
+# values. And the damage grows with the square of the step. We measure it as how far the next-token
+# probabilities move: the **KL divergence**, in nats; 0 is no change.
 #
 # Replace `None` by your number. You can leave it: the lesson then goes on without a score.
 
+
 # %%
+def largest_of(count):
+    """Largest magnitude of `count` normal values, in standard deviations: its median."""
+    # It lies below x with probability P(|w| < x) ** count.
+    return torch.special.ndtri(torch.tensor((1 + 0.5 ** (1 / count)) / 2)).item()
+
+
 for count in (32, lm.model.config.hidden_size):
-    # The largest magnitude of `count` values lies below x with probability P(|w| < x) ** count.
-    median = torch.special.ndtri(torch.tensor((1 + 0.5 ** (1 / count)) / 2)).item()
     print(
-        f"{count:4} values share a scale: the largest at {median:.2f} standard deviations (median)"
+        f"{count:4} values share a scale: the largest at {largest_of(count):.2f} standard deviations"
     )
 predict("KL of int4 with one scale a row, over groups of 32", None, unit="times")
 
@@ -72,6 +80,12 @@ weights = sum(layer.out_features * layer.in_features for layer in quantised)
 print(f"{weights / parameters:.0%} of the parameters are in linear layers and became codes")
 print(
     f"there a weight takes {8 * (codes + scales) / weights:.3f} bits, over the model {8 * real / parameters:.3f}"
+)
+eaten, kept = real - promised, parts["what stayed in fp16"]
+print(
+    f"of the {eaten / 1e6:.3f} MB too many the scales ate {scales / 1e6:.3f} ({scales / eaten:.0%}), "
+    f"the fp16 parts {(eaten - scales) / 1e6:.3f}: they take {kept / 1e6:.3f} MB, and at 4 bits had "
+    f"been promised {(parameters - weights) * 4 / 8e6:.3f}"
 )
 with lesson_style():
     figure, axes = plt.subplots(figsize=(7.2, 1.9), layout="constrained")
@@ -111,16 +125,16 @@ print(f"No weight is off by more than half a step, {by_hand / 2:.3f}.")
 
 # %% [markdown]
 # The step does not care how small a weight is: 0.05 is within half a step of zero, so it becomes
-# zero. One large weight decides for all its neighbours. Here is the package's own code for the two
-# steps.
+# zero. One large weight decides for all its neighbours. Here are the package's own lines for that,
+# out of `slmlab/quant/grid.py`: `grouped` are the weights in groups, `high_code` is 7 with 4 bits, and
+# `_fp16_range` sees to it that fp16 can store the scale.
 
 # %%
 from slmlab.quant import grid
 
-for function in (grid.scales_and_zero_points, grid.to_codes):
-    source = inspect.getsource(function)
-    signature, _, body = source.partition('"""')
-    print(signature.rstrip(), body.partition('"""')[2], sep="")
+source = inspect.getsource(grid.scales_and_zero_points) + inspect.getsource(grid.to_codes)
+for step in ("amax(-1) / high_code", "(grouped / scales)", "steps.clamp_("):
+    print(next(line.strip() for line in source.splitlines() if step in line))
 
 # %% [markdown]
 # Your turn: [absmax INT8](exercise:quantization.absmax_int8), one scale a row.
@@ -180,7 +194,9 @@ for scheme in ("int4-row", "int4-g128", "int4-g32", "int4-g16"):
 #
 # The error of a weight is not what you care about. Ask the model: on the same held-out tokens, how
 # far do its next-token distributions move? That is the KL divergence from the fp32 model, in nats a
-# token. `Bench` rounds every linear layer, runs the text, and remembers the answer.
+# token. A nat has a scale: at a KL of k, the tokens that the fp32 model would write lose a factor of
+# exp(-k) of their probability, on average. `Bench` rounds every linear layer, runs the text, and
+# remembers the answer.
 
 # %% tags=["nbval-ignore-output"]
 row, grouped = bench.damage("int4-row"), bench.damage("int4-g32")
@@ -189,6 +205,10 @@ for found in (row, grouped):
         f"{found.scheme:9} {found.bits_per_weight:.3f} bits  error {found.relative_error:5.1%}  "
         f"KL {found.kl_nats:.4f} nats  other token chosen {found.flips:.1%} of {found.tokens}"
     )
+print(
+    f"{grouped.kl_nats:.4f} nats: what the fp32 model would write becomes "
+    f"{-math.expm1(-grouped.kl_nats):.1%} less likely"
+)
 ratio = row.kl_nats / grouped.kl_nats
 squares = (row.relative_error / grouped.relative_error) ** 2
 measured("KL of int4 with one scale a row, over groups of 32", ratio)
@@ -217,17 +237,30 @@ with lesson_style():
         f"{'beats' if better else 'loses to'} int3 in groups of 16"
     )
     plt.show()
+print("KL taken off on the way   row to 128   128 to 64   64 to 32   32 to 16")
+for bits, points in lines.items():
+    taken = [1 - finer.kl_nats / coarser.kl_nats for coarser, finer in pairwise(points)]
+    print(f"                   int{bits} {''.join(f'{share:12.0%}' for share in taken)}")
+largest_codes = [
+    (b, parse_scheme(f"int{b}-row" if b < 8 else "int8").code_range[1]) for b in (2, 3, 4, 8)
+]
+for (b, code), (more, larger) in pairwise(largest_codes):
+    falls = (larger / code) ** (2 / (more - b))
+    print(
+        f"int{b} to int{more}: the largest code goes from {code} to {larger}, squared error / {falls:.1f} a bit"
+    )
 
 # %% [markdown]
-# Within a line the steps get flatter: the first scales buy much, the last ones little. Across lines
-# a bit of code buys a fixed amount: half the step, a quarter of the squared error. You will put the
-# two side by side below.
+# Within a line each halving costs twice as many bits as the one before. What it takes off is printed
+# above, and no rule makes it fall in step. Across lines the step is amax over the largest code, so
+# the fewer bits you have, the more the next one buys. You will put the two side by side below.
 #
 # Decide for yourself: [a group size under a byte budget](exercise:quantization.choose_group).
 #
 # ## Two codes a byte
 #
-# No processor addresses half a byte, so two codes share one. The even column takes the low nibble.
+# No processor addresses half a byte, so two codes share one. The even column takes the low
+# nibble (the lower four bits).
 
 # %%
 from slmlab.quant import pack_codes, unpack_codes
@@ -347,8 +380,20 @@ print("sixteen levels:", [round(x, 3) for x in table.tolist()])
 #
 # bitsandbytes keeps NF4's absmax in fp32, so 32 bits a group: `nf4-g64` and `int4-g32` cost the same
 # 4.5 bits. One has better levels, the other twice as many scales. Which is worth more?
+#
+# Two more are measured beside them. `-dq` quantises the scales themselves (double quantisation): 64
+# weights share an absmax of 8 bits. `fp4` is a 4-bit float, a sign, two bits of exponent and one of
+# mantissa: its levels are powers of two and the middles between them.
 
 # %%
+middle, end = gaps.min().item(), gaps.max().item()
+for scheme, count, steps in (
+    ("int4-g32", 32, f"every step {largest_of(32) / 7:.2f}"),
+    ("nf4-g64", 64, f"steps from {largest_of(64) * middle:.2f} to {largest_of(64) * end:.2f}"),
+):
+    print(
+        f"{scheme:8} the largest of {count} lies at {largest_of(count):.2f}, {steps} standard deviations"
+    )
 predict("KL of nf4-g64, over int4-g32 at the same size", None, unit="times")
 
 # %% tags=["nbval-ignore-output"]
@@ -358,20 +403,24 @@ for found in books:
         f"{found.scheme:11} {found.bits_per_weight:.3f} bits  error {found.relative_error:5.1%}  "
         f"KL {found.kl_nats:.4f} nats"
     )
-int4_64, int4_32, nf4 = books[:3]
+int4_64, int4_32, nf4, double = books[:4]
 measured("KL of nf4-g64, over int4-g32 at the same size", nf4.kl_nats / int4_32.kl_nats)
 print(
     f"In groups of 64 the better levels multiply KL by {nf4.kl_nats / int4_64.kl_nats:.2f}; "
     f"integers with twice the scales, by {int4_32.kl_nats / int4_64.kl_nats:.2f}."
 )
+print(
+    f"Double quantisation saves {nf4.bits_per_weight - double.bits_per_weight:.2f} bits a weight and "
+    f"multiplies nf4's KL by {double.kl_nats / nf4.kl_nats:.2f}."
+)
 
 # %% [markdown]
 # ## Play: when does metadata stop paying?
 #
-# Start from one scale a row and halve. Each step adds scales and takes off KL. But bits can be spent
-# otherwise: on wider codes. Metadata pays while a bit of it takes more off the KL than a bit of code.
-# **With 4-bit codes, at which group size does it stop paying?** Move the group and read the last
-# sentence. Then try 2 bits, and zero points.
+# Start from one scale a row and halve. Each step adds scales and takes off KL. But the same bits can be
+# spent otherwise: on wider codes, the dashed line. The lead of the metadata is how many times the KL
+# on that line is larger. Metadata pays while its lead grows. **With 4-bit codes, at which group size
+# does it stop paying?** Move the group and read the last sentence. Then try 2 bits, and zero points.
 
 # %% tags=["nbval-ignore-output"]
 from slmlab.widgets.quantization import explorer, stops_paying
@@ -379,37 +428,39 @@ from slmlab.widgets.quantization import explorer, stops_paying
 explorer(bench)
 
 # %% tags=["nbval-ignore-output"]
-from slmlab.widgets.quantization_view import State, group_name, trade
-
 for bits in (4, 3, 2):
-    at = stops_paying(bench, bits)
-    exchange = trade(bench, State(bits, at))
-    why = ""
-    if exchange is not None and not exchange.pays:
-        why = (
-            f": beyond, a bit of metadata multiplies KL by {exchange.a_bit_of_metadata:.2f}, "
-            f"a bit of code by {exchange.a_bit_of_code:.2f}"
-        )
-    print(f"int{bits}: metadata stops paying at {group_name(at)}{why}")
+    print(stops_paying(bench, bits).sentence)
 
 # %% [markdown]
-# The rule needs a way to buy half a bit of code. Lesson 03 has one: more bits for some layers than
-# for others.
+# The dashed line needs a way to buy half a bit of code. Lesson 03 has one: more bits for some layers
+# than for others.
 #
 # ## Bytes, quality and time together
 #
 # If decoding waits for memory (lesson 01), fewer bytes mean more tokens a second. The table below was
 # measured by `make prove` on the model as shipped; `python -m authoring.prove quantization_table`
 # makes it anew in a checkout, and `SLMLAB_MODEL=...` before it takes another model. The ceiling is
-# bandwidth over bytes.
-
-# %%
-predict("decode with int4-g32 weights, over float32", None, unit="times")
+# bandwidth over the bytes that one token reads. They are not the file's: the model that is timed
+# keeps its head in float32 where the file has fp16, and the cache comes on top. Two facts for a guess
+# come first.
 
 # %% tags=["nbval-ignore-output"]
 from slmlab.widgets.quantization_table import HOW_TO_MAKE_IT, load_table, speed_plot
 
 table_of_schemes = load_table()
+shrunk = model_bytes(lm.model) / model_bytes(healthy)
+print(f"the int4-g32 copy has {shrunk:.1f} times fewer bytes than float32, its head included")
+if table_of_schemes:
+    r = table_of_schemes.row("float32")
+    used = r["tokens_per_second_measured"] / r["tokens_per_second_predicted"]
+    print(
+        f"when the table was made, float32 reached {r['tokens_per_second_measured']:.0f} of the "
+        f"{r['tokens_per_second_predicted']:.0f} tokens/s of its ceiling: reading bytes explains "
+        f"{used:.0%} of a step, {1 - used:.0%} is something else"
+    )
+predict("decode with int4-g32 weights, over float32", None, unit="times")
+
+# %% tags=["nbval-ignore-output"]
 print(table_of_schemes.text_table() if table_of_schemes else HOW_TO_MAKE_IT)
 
 # %% tags=["nbval-ignore-output"]
@@ -421,9 +472,10 @@ if table_of_schemes:
     for r in (lossless, four_bit, two_bit):
         faster = r["tokens_per_second_measured"] / rows["float32"]["tokens_per_second_measured"]
         used = r["tokens_per_second_measured"] / r["tokens_per_second_predicted"]
+        read = table_of_schemes.bytes_read("float32") / table_of_schemes.bytes_read(r["scheme"])
         print(
-            f"{r['scheme']}: {rows['float32']['file_bytes'] / r['file_bytes']:.1f} times smaller, "
-            f"perplexity {r['perplexity'] / rows['float32']['perplexity'] - 1:+.1%}, "
+            f"{r['scheme']}: the file {rows['float32']['file_bytes'] / r['file_bytes']:.1f} times "
+            f"smaller, {read:.1f} times fewer bytes read a token, perplexity {r['perplexity'] / rows['float32']['perplexity'] - 1:+.1%}, "
             f"{r['argmax_flip_share']:.1%} of the tokens flip, {faster:.2f} times as fast "
             f"({used:.0%} of its ceiling)"
         )
@@ -468,7 +520,6 @@ kernels = {
 }
 measured("decode with int4-g32 weights, over float32", timed.ratio)
 print(f"products by {', '.join(sorted(kernels))}")
-shrunk = model_bytes(lm.model) / model_bytes(healthy)
 print(
     f"{shrunk:.1f} times fewer bytes, {timed.ratio:.2f} times the speed (n = 40, one after the other)"
 )
@@ -488,10 +539,10 @@ else:
 # <details><summary>A model answer</summary>
 #
 # A smaller group has a smaller largest weight, so its step and its rounding error shrink, and it pays
-# with one more scale for every group; each halving costs twice as many bits as the one before and
-# takes off less, so at some size wider codes are the better buy. Perplexity averages tokens that got
-# likelier with tokens that got less likely, while KL to the original model and the share of flipped
-# choices count every change.
+# with one more scale for every group; each halving costs twice as many bits as the one before, so at
+# some size wider codes are the better buy. Perplexity averages tokens that got likelier with tokens
+# that got less likely, while KL to the original model and the share of flipped choices count every
+# change.
 #
 # </details>
 #

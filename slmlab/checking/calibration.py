@@ -22,9 +22,11 @@ NEAR, FAR = ("#0072B2", "o"), ("#D55E00", "^")
 INK = "#222222"
 
 
-def draw(predictions: Sequence[Prediction]) -> Figure:
+def draw(predictions: Sequence[Prediction], waiting: int = 0) -> Figure:
     """A matplotlib figure; `predictions` have both a value and a measurement.
 
+    waiting: how many others were predicted and not measured. Where nothing was measured, the figure
+    says what is missing.
     Points within a factor of 2 are circles inside the hatched band, the others are triangles.
     """
     import matplotlib.pyplot as plt
@@ -45,12 +47,22 @@ def draw(predictions: Sequence[Prediction]) -> Figure:
     if not predictions:
         axes.set_xticks([])
         axes.set_yticks([])
-        text = "Nothing has been predicted and measured yet.\nThe next lesson that asks you will."
+        text = _what_is_missing(waiting)
         axes.text(0.5, 0.5, text, ha="center", va="center", color=INK, transform=axes.transAxes)
         return figure
     _frame(axes, predictions)
     _points(axes, predictions)
     return figure
+
+
+def _what_is_missing(waiting: int) -> str:
+    if waiting:
+        count = "One prediction waits" if waiting == 1 else f"{waiting} predictions wait"
+        return f"{count} for a measurement.\nRun the cell that measures, then this one again."
+    return (
+        "You left every prediction at None. Put a number into one,\n"
+        "then run its cell, the cell that measures, and this one again."
+    )
 
 
 def _title(predictions: Sequence[Prediction]) -> str:

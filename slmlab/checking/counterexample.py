@@ -11,7 +11,7 @@ from slmlab.checking.comparison import Comparison, Invariant
 from slmlab.checking.numbers_text import MAX_NUMBERS, digits_between, shown
 from slmlab.checking.runner import CaseResult, Run
 from slmlab.checking.spec import Exercise
-from slmlab.checking.values import as_array, count_numbers, is_array, leaves, plain
+from slmlab.checking.values import as_array, count_numbers, is_array, is_number, leaves, plain
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,23 @@ class Counterexample:
     wanted: str | None
 
     @property
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """(name, text) of everything there is to show, in reading order."""
+        answers = (("your answer", self.yours), ("wanted", self.wanted))
+        return (*self.given, *((name, text) for name, text in answers if text is not None))
+
+    @property
     def sentence(self) -> str:
-        """The counterexample as one line."""
-        given = ", ".join(f"{name} = {text}" for name, text in self.given)
-        parts = [given] if given else []
-        parts += [f"your answer {self.yours}"] if self.yours is not None else []
-        parts += [f"wanted {self.wanted}"] if self.wanted is not None else []
-        return f"Smallest case: {', '.join(parts)}."
+        """The counterexample as one line, empty where there is nothing to show.
+
+        An exercise without arguments has one answer and no smallest case.
+        """
+        if not self.given:
+            text = "; ".join(f"{name}: {text}" for name, text in self.rows)
+            return f"{text[0].upper()}{text[1:]}." if text else ""
+        given = [f"{name} = {text}" for name, text in self.given]
+        answers = [f"{name} {text}" for name, text in self.rows[len(given) :]]
+        return f"Smallest case: {', '.join(given + answers)}."
 
 
 def smallest(run: Run) -> CaseResult | None:
@@ -57,7 +67,7 @@ def build(exercise: Exercise, result: CaseResult) -> Counterexample:
         return Counterexample(given, None, None)
     wanted, yours = result.wanted, result.execution.output
     if isinstance(exercise.compare, Invariant):
-        return Counterexample(given, shown(yours, 4), None)
+        return Counterexample(given, shown(yours, 4) + (unit if is_number(yours) else ""), None)
     wanted, yours, where = _narrow(wanted, yours, exercise.compare)
     digits = digits_between(wanted, yours)
     if _needs_excerpt(wanted, yours):

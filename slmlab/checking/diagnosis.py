@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from slmlab.checking import patterns
 from slmlab.checking.comparison import Comparison, Invariant, none_sentence
@@ -43,21 +45,24 @@ def matching_mistakes(
 ) -> tuple[Mistake, ...]:
     """The mistakes whose outputs equal the run's in every case; empty for a run that passed.
 
-    Two executions that raise the same type of exception count as equal.
+    One implementation of a mistake has to agree throughout. Two executions that raise the same type
+    of exception count as equal.
     """
     if run.outcome in ("passed", "unattempted"):
         return ()
     rule = rule or exercise.compare
     cases = [result.case for result in run.results]
-    found = []
-    for mistake in exercise.mistakes:
-        theirs = execute(mistake.implementation, cases)
-        if all(
+
+    def agrees(implementation: Callable[..., Any]) -> bool:
+        theirs = execute(implementation, cases)
+        return all(
             _same(result.execution, their, rule)
             for result, their in zip(run.results, theirs, strict=True)
-        ):
-            found.append(mistake)
-    return tuple(found)
+        )
+
+    return tuple(
+        mistake for mistake in exercise.mistakes if any(map(agrees, mistake.implementations))
+    )
 
 
 def _same(mine: Execution, theirs: Execution, rule: Comparison) -> bool:

@@ -140,7 +140,11 @@ def calibration_plot() -> Figure:
     logbook = store.read()
     if store.trouble:
         message(store.trouble).show()
-    return draw(scored(logbook))
+    waiting = sum(
+        record.counted is not None and record.measured is None
+        for record in logbook.predictions.values()
+    )
+    return draw(scored(logbook), waiting)
 
 
 def _standing(name: str, record: PredictionRecord, sentence: str = "") -> Prediction:

@@ -98,14 +98,16 @@ def right_answers(exercise: Exercise, seeds: Sequence[int] = SEEDS) -> list[str]
 
 
 def mistakes(exercise: Exercise, seeds: Sequence[int] = SEEDS) -> list[str]:
-    """Every mistake fails, and is diagnosed with its own sentence and no other."""
+    """Every variant of a mistake fails, and is diagnosed with its own sentence and no other."""
     found = []
     for mistake in exercise.mistakes:
-        for seed in seeds:
-            result = run(exercise, mistake.implementation, seed)
-            problem = _misdiagnosed(exercise, mistake.name, result)
-            if problem is not None:
-                found.append(f"seed {seed}: mistake {mistake.name!r} {problem}")
+        for place, implementation in enumerate(mistake.implementations):
+            name = f"mistake {mistake.name!r}" + (f", variant {place}," if place else "")
+            for seed in seeds:
+                result = run(exercise, implementation, seed)
+                problem = _misdiagnosed(exercise, mistake.name, result)
+                if problem is not None:
+                    found.append(f"seed {seed}: {name} {problem}")
     return found
 
 

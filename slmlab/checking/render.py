@@ -162,21 +162,16 @@ def _report_html(report: Report) -> str:
 
 def _example_html(report: Report) -> str:
     example = report.diagnosis.counterexample if report.diagnosis else None
-    if example is None:
+    if example is None or not example.rows:
         return ""
-    rows = [*example.given]
-    rows += [("your answer", example.yours)] if example.yours is not None else []
-    rows += [("wanted", example.wanted)] if example.wanted is not None else []
     cell = 'style="text-align:left;padding:0 0.8em 0 0;background:transparent;color:inherit"'
     body = "".join(
         f'<tr style="background:transparent"><th scope="row" {cell}>{escaped(name)}</th>'
         f"<td {cell}><code>{escaped(text)}</code></td></tr>"
-        for name, text in rows
+        for name, text in example.rows
     )
-    return (
-        f'<div>Smallest case:</div><table style="margin:0.2em 0;border:none;color:inherit">'
-        f"{body}</table>"
-    )
+    head = "<div>Smallest case:</div>" if example.given else ""
+    return f'{head}<table style="margin:0.2em 0;border:none;color:inherit">{body}</table>'
 
 
 def _report_text(report: Report) -> str:
@@ -186,8 +181,9 @@ def _report_text(report: Report) -> str:
     lines = [head + (f", {count}" if count else "")]
     if report.diagnosis is not None:
         lines.append(f"    {report.diagnosis.sentence}")
-        if report.diagnosis.counterexample is not None:
-            lines.append(f"    {report.diagnosis.counterexample.sentence}")
+        example = report.diagnosis.counterexample
+        if example is not None and example.sentence:
+            lines.append(f"    {example.sentence}")
     lines += [f"    Note: {note}" for note in report.notes]
     if report.printed:
         kept = report.printed.strip().splitlines()[:5]

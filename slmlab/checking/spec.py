@@ -16,16 +16,30 @@ ID_PATTERN = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class Mistake:
-    """A named wrong implementation and the sentence that a learner who wrote it needs."""
+    """A named wrong implementation and the sentence that a learner who wrote it needs.
+
+    variants: the same mistake where it comes out in other numbers, such as a code that wraps around
+    in one spelling and is clamped in another; they get the same sentence.
+    """
 
     name: str
     sentence: str
     implementation: Callable[..., Any]
+    variants: tuple[Callable[..., Any], ...] = ()
 
     def __post_init__(self) -> None:
         _text("Mistake", "name", self.name)
         _text("Mistake", "sentence", self.sentence)
         _function("Mistake", "implementation", self.implementation)
+        if not isinstance(self.variants, tuple):
+            raise TypeError("Mistake: variants must be a tuple (is a comma missing?).")
+        for variant in self.variants:
+            _function("Mistake", "variants", variant)
+
+    @property
+    def implementations(self) -> tuple[Callable[..., Any], ...]:
+        """All of them, the plain one first."""
+        return (self.implementation, *self.variants)
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,8 @@ def _controls(start: State) -> dict[str, Any]:
 
 def text_html(view: View) -> str:
     """The sentences as HTML, in the page's own colours: they read on light and on dark."""
-    lines = [view.bits, view.codes, view.paying, *view.notes]
+    lines = [view.bits, view.codes, *view.notes]
     rows = "".join(f"<div>{escape(line)}</div>" for line in lines)
+    rows += f"<div><b>{escape(view.paying)}</b></div>"
     headline = f'<div style="font-size:115%"><b>{escape(view.headline)}</b></div>'
     return f'<div style="line-height:1.5">{headline}{rows}</div>'

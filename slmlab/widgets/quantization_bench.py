@@ -16,7 +16,7 @@ from slmlab.quant.model import linear_layers
 from slmlab.quant.scheme import Scheme, parse_scheme
 from slmlab.quant.tensor import quantize_tensor
 
-TOKENS = 256
+TOKENS = 512
 _SAMPLED_WEIGHTS = 1 << 18  # of the matrix whose histogram is drawn
 
 
@@ -70,6 +70,7 @@ class Bench:
         self._targets = dict(self._scratch.named_modules())
         self._reference: Tensor | None = None
         self._damage: dict[str, Damage] = {}
+        self._kl: dict[str, Tensor] = {}
         self._steps: dict[str, Steps] = {}
         self.matrix = max(self.layers, key=lambda name: _reach(self.layers[name].weight))
         self.longest_row = max(layer.in_features for layer in self.layers.values())
@@ -89,6 +90,10 @@ class Bench:
             self._damage[scheme] = self._try(parse_scheme(scheme))
         return self._damage[scheme]
 
+    def kl_by_token(self, scheme: str) -> Tensor:
+        """KL at each token, (tokens,) float64, nats: whose mean `damage` has. Raises as it does."""
+        return self._kl[self.damage(scheme).scheme]
+
     @torch.inference_mode()
     def _try(self, scheme: Scheme) -> Damage:
         bits = codes = changed = size = 0.0
@@ -103,7 +108,7 @@ class Bench:
         if self._reference is None:
             self._reference = self._float(self.ids)[0]
         logits = self._scratch(self.ids)[0]
-        kl = position_kl_nats(logits, self._reference)
+        kl = self._kl[scheme.name] = position_kl_nats(logits, self._reference).double()
         flips = (logits.argmax(-1) != self._reference.argmax(-1)).float().mean()
         weights = codes / scheme.code_bits
         return Damage(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from slmlab.widgets.quantization_bench import Bench, Damage, Steps
 from slmlab.widgets.units import digits
@@ -16,6 +19,7 @@ QUESTION = (
     "With 4-bit codes, from one scale a row to ever smaller groups: at which group size does "
     "metadata stop paying?"
 )
+_CLEAR = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -29,28 +33,49 @@ class State:
 
 @dataclass(frozen=True)
 class Trade:
-    """What the next smaller group would buy, beside what more bits in the codes would.
+    """What the metadata buys, beside what as many bits of code would.
 
-    smaller: that group. more_bits: bits a weight that it adds. kl_factor: KL after over KL before.
-    a_bit_of_metadata, a_bit_of_code: the factor for one whole bit of each kind, 0 .. 1 where it
-    helps; the smaller one is the better buy.
+    more_bits: bits a weight beyond one scale a row. code_kl_nats: KL of one scale a row with these
+    bits spent on wider codes; between two widths it is read off the straight line that joins them
+    where KL has a log axis.
+    lead: code_kl_nats over the KL with the metadata; above 1 the metadata is the better buy.
     """
 
-    smaller: int | str
     more_bits: float
-    kl_factor: float
-    a_bit_of_metadata: float
-    a_bit_of_code: float
+    code_kl_nats: float
+    lead: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Where metadata stops paying. group: the one with the largest lead. leads: of every group.
+
+    as_good: the other groups that these tokens cannot tell from it (two standard errors).
+    """
+
+    bits: int
+    group: int | str
+    leads: dict[int | str, float]
+    as_good: tuple[int | str, ...]
+    tokens: int
 
     @property
-    def pays(self) -> bool:
-        """A bit of metadata takes more off the KL than a bit of code."""
-        return self.a_bit_of_metadata < self.a_bit_of_code
+    def sentence(self) -> str:
+        """One line: all leads, and what follows."""
+        leads = ", ".join(f"{group} {lead:.2f}" for group, lead in self.leads.items())
+        verdict = (
+            "It never pays" if self.group == ROW else f"It pays down to {group_name(self.group)}"
+        )
+        text = f"int{self.bits}: lead of {leads}. {verdict}"
+        if not self.as_good:
+            return f"{text}, clearly."
+        others = " and ".join(map(str, self.as_good))
+        return f"{text}; {self.tokens} tokens cannot tell {others} from it."
 
 
 @dataclass(frozen=True)
 class View:
-    """What is shown for a state. trade: None where there is nothing to compare with."""
+    """What is shown for a state. trade: None at 8 bits, where there are no wider codes."""
 
     state: State
     scheme: str
@@ -66,7 +91,7 @@ class View:
     @property
     def text(self) -> str:
         """All sentences in reading order."""
-        return " ".join((self.headline, self.bits, self.codes, self.paying, *self.notes))
+        return " ".join((self.headline, self.bits, self.codes, *self.notes, self.paying))
 
 
 def scheme_of(state: State, longest_row: int = 65536) -> str:
@@ -118,48 +143,64 @@ def view(bench: Bench, state: State) -> View:
 
 
 def trade(bench: Bench, state: State) -> Trade | None:
-    """The next smaller group against more bits of code, both per whole bit.
-
-    None at 8 bits, at the smallest group, and where the next group costs nothing (short rows).
-    """
-    place = GROUPS.index(state.group)
-    if state.bits not in MORE_BITS or place + 1 == len(GROUPS):
+    """The metadata of ``state`` against as many bits of code. None at 8 bits: there are no wider."""
+    if state.bits not in MORE_BITS:
         return None
-    smaller = GROUPS[place + 1]
+    names, share = _on_the_line(bench, state)
+    row, wider, here = map(bench.damage, names)
+    kl = [max(found.kl_nats, 1e-12) for found in (row, wider, here)]
+    code_kl = kl[0] ** (1 - share) * kl[1] ** share
+    return Trade(here.bits_per_weight - row.bits_per_weight, code_kl, code_kl / kl[2])
 
-    def found(bits: int, group: int | str) -> Damage:
-        # Zero points exist at 8 bits for whole rows only: codes are bought without them.
-        symmetric = state.symmetric or bits == 8
-        return bench.damage(scheme_of(State(bits, group, symmetric), bench.longest_row))
 
-    here = found(state.bits, state.group)
-    finer = found(state.bits, smaller)
-    wider = found(MORE_BITS[state.bits], state.group)
-    more_bits = finer.bits_per_weight - here.bits_per_weight
-    if more_bits <= 0:
+def code_line(bench: Bench, state: State) -> tuple[Damage, Damage] | None:
+    """The two ends of the line on which codes get wider, one scale a row; None at 8 bits."""
+    if state.bits not in MORE_BITS:
         return None
-
-    def a_bit(there: Damage) -> float:
-        added = there.bits_per_weight - here.bits_per_weight
-        return (max(there.kl_nats, 1e-12) / max(here.kl_nats, 1e-12)) ** (1 / added)
-
-    factor = finer.kl_nats / max(here.kl_nats, 1e-12)
-    return Trade(smaller, more_bits, factor, a_bit(finer), a_bit(wider))
+    (row, wider, _), _ = _on_the_line(bench, state)
+    return bench.damage(row), bench.damage(wider)
 
 
-def stops_paying(bench: Bench, bits: int = 4, symmetric: bool = True) -> int | str:
-    """Answers `QUESTION`: the largest group from which the next smaller one no longer pays.
+def _on_the_line(bench: Bench, state: State) -> tuple[tuple[str, str, str], float]:
+    """One scale a row, the same with wider codes, and the state; where between the first two the
+    state's bits lie, 0 .. 1."""
 
-    The smallest group on offer where every step pays. Raises ValueError for bits other than
-    4, 3, 2.
+    def name(bits: int, group: int | str) -> str:
+        return scheme_of(State(bits, group, state.symmetric), bench.longest_row)
+
+    row, wider = name(state.bits, ROW), name(MORE_BITS[state.bits], ROW)
+    here = name(state.bits, state.group)
+    start, end, bits = (bench.damage(n).bits_per_weight for n in (row, wider, here))
+    return (row, wider, here), (bits - start) / (end - start)
+
+
+def stops_paying(bench: Bench, bits: int = 4, symmetric: bool = True) -> Answer:
+    """Answers `QUESTION`: the group with the largest lead, and which others are as good.
+
+    Raises ValueError for bits other than 4, 3, 2.
     """
     if bits not in MORE_BITS:
         raise ValueError(f"bits must be one of {', '.join(map(str, MORE_BITS))}, got {bits}")
+    leads: dict[int | str, float] = {}
+    changes: dict[int | str, Tensor] = {}
     for group in GROUPS:
-        exchange = trade(bench, State(bits, group, symmetric))
-        if exchange is not None and not exchange.pays:
-            return group
-    return GROUPS[-1]
+        state = State(bits, group, symmetric)
+        exchange = trade(bench, state)
+        assert exchange is not None
+        leads[group] = exchange.lead
+        names, share = _on_the_line(bench, state)
+        # What each token does to the logarithm of the lead: to first order, its share of each KL.
+        row, wider, here = (kl / kl.mean() for kl in map(bench.kl_by_token, names))
+        changes[group] = (1 - share) * row + share * wider - here
+    best = max(leads, key=lambda group: leads[group])
+
+    def is_as_good(group: int | str) -> bool:
+        between = changes[best] - changes[group]
+        error = float(between.std()) / math.sqrt(len(between))
+        return math.log(leads[best] / leads[group]) <= _CLEAR * error
+
+    as_good = tuple(group for group in GROUPS if group != best and is_as_good(group))
+    return Answer(bits, best, leads, as_good, len(changes[best]))
 
 
 def group_name(group: int | str) -> str:
@@ -173,21 +214,18 @@ def _name(state: State) -> str:
 
 
 def _paying(state: State, exchange: Trade | None) -> str:
-    if state.bits not in MORE_BITS:
-        return (
-            "At 8 bits there are no more bits of code to buy here: choose fewer to see the trade."
-        )
     if exchange is None:
-        if state.group == GROUPS[-1]:
-            return f"{group_name(state.group).capitalize()} are the smallest on offer."
-        return "No row is longer than that: the next smaller group changes nothing."
-    to = MORE_BITS[state.bits]
-    verdict = "Metadata pays." if exchange.pays else "Metadata no longer pays."
+        return "At 8 bits there are no wider codes to compare with: choose fewer to see the trade."
+    if state.group == ROW:
+        return (
+            "Metadata and wider codes start here. Make the groups smaller and see which takes more "
+            "off the KL."
+        )
+    behind = "" if exchange.lead >= 1 else ", so it is behind"
     return (
-        f"{group_name(exchange.smaller).capitalize()} would add {digits(exchange.more_bits)} bits and "
-        f"multiply KL by {digits(exchange.kl_factor)}: at that rate a whole bit of metadata "
-        f"multiplies it by {digits(exchange.a_bit_of_metadata)}. A bit of code, on the way from "
-        f"int{state.bits} to int{to}, multiplies it by {digits(exchange.a_bit_of_code)}. {verdict}"
+        f"Spent on wider codes, the same {digits(exchange.more_bits)} bits would give KL "
+        f"{digits(exchange.code_kl_nats)} (dashed line): the lead of the metadata is "
+        f"{exchange.lead:.2f} times{behind}."
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,35 @@ def test_a_mistake_must_match_in_every_case() -> None:
         return query_heads(config, tokens) if tokens == 1 else cache_bytes(config, tokens) + 7
 
     assert of(BYTES, at_first).mistake is None
+
+
+def test_a_variant_gets_the_sentence_of_its_mistake() -> None:
+    def twice(budget: int) -> int:
+        return 2 * budget
+
+    def thrice(budget: int) -> int:
+        return 3 * budget
+
+    spec = make_exercise(lambda budget: budget, [{"budget": 3}, {"budget": 5}], wrong=(twice,))
+    first, *others = spec.mistakes
+    spec = replace(spec, mistakes=(replace(first, variants=(thrice,)), *others))
+    for answer in (lambda budget: budget + budget, lambda budget: 4 * budget - budget):
+        assert of(spec, answer).mistake is spec.mistakes[0]
+    # One of the two must explain every case.
+    assert of(spec, lambda budget: (2 if budget == 3 else 3) * budget).mistake is None
+
+
+def test_without_arguments_there_is_no_smallest_case() -> None:
+    def near(arguments: dict[str, Any], output: Any) -> str | None:
+        return None if 9 < output < 11 else "The answer is far off."
+
+    spec = make_exercise(lambda: 10.0, [{}], Invariant(near), unit="MB")
+    found = of(spec, lambda: 109.7).counterexample
+    assert found is not None and found.sentence == "Your answer: 109.7 MB."
+    told = of(make_exercise(lambda: 10.0, [{}], Close()), lambda: 12.0).counterexample
+    assert told is not None and told.sentence == "Your answer: 12.0; wanted: 10.0."
+    raised = of(spec, lambda: 1 / 0).counterexample
+    assert raised is not None and raised.sentence == ""
 
 
 def test_a_mistake_that_raises_is_matched_by_what_it_raises() -> None:

@@ -194,7 +194,16 @@ def test_names_and_units_are_checked() -> None:
 def test_the_plot_without_predictions_says_so() -> None:
     axes = calibration_plot().axes[0]
     assert "yet" in axes.get_title(loc="left")
-    assert any("Nothing has been predicted" in text.get_text() for text in axes.texts)
+    assert any("left every prediction at None" in text.get_text() for text in axes.texts)
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "One prediction waits"), (2, "2 predictions wa")])
+def test_the_plot_says_what_was_predicted_and_not_measured(count: int, words: str) -> None:
+    predict("left at None", None)
+    for index in range(count):
+        predict(f"number {index}", 3.0)
+    (text,) = calibration_plot().axes[0].texts
+    assert words in text.get_text() and "Run the cell that measures" in text.get_text()
 
 
 def test_the_plot(tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ def with_mistake(function: Callable[..., Any]) -> Exercise:
     return replace(INT8, mistakes=(*INT8.mistakes, extra))
 
 
+def with_variant(function: Callable[..., Any]) -> Exercise:
+    *others, last = INT8.mistakes
+    return replace(INT8, mistakes=(*others, replace(last, variants=(function,))))
+
+
 def edits(w: torch.Tensor) -> torch.Tensor:
     codes = absmax_int8(w)
     w.zero_()
@@ -67,6 +72,8 @@ def per_column_sometimes(w: torch.Tensor) -> torch.Tensor:
         (with_mistake(per_column_sometimes), "does not fail: it reports passed"),
         (with_mistake(not_written), "it reports unattempted"),
         (with_mistake(lambda w: one_scale(w)), "match ['one scale', 'extra']"),
+        (with_variant(absmax_int8), "'truncated', variant 1, does not fail"),
+        (with_variant(one_scale), "'truncated', variant 1, cannot be told apart"),
         (replace(INT8, compare=Close(rtol=0.5)), "'truncated' does not fail"),
     ],
 )

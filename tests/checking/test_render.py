@@ -56,6 +56,7 @@ def returns_evil(x: float) -> Any:
     return EVIL
 
 
+ON_PAPER = make_exercise(lambda: 10.0, [{}])
 SIMPLE = make_exercise(lambda x: x, [{"x": 1.0}, {"x": 2.0}])
 
 
@@ -121,6 +122,16 @@ def test_html_and_text_say_the_same() -> None:
     for part in ("right but for the sign", "[[-127, -64], [-127, -64]]", "0 of 3 cases"):
         assert part in panel.html and part in panel.text
     tags(panel.html)
+
+
+def test_an_answer_on_paper_is_no_smallest_case() -> None:
+    panel = report_panel(check(ON_PAPER, lambda: 12.0))
+    assert "Smallest case" not in panel.html + panel.text
+    assert "your answer" in panel.html and "Your answer: 12.0; wanted: 10.0." in panel.text
+    tags(panel.html)
+    raised = report_panel(check(ON_PAPER, lambda: 1 / 0))
+    assert "<table" not in raised.html and not raised.text.endswith((" ", "\n"))
+    assert "Smallest case" in report_panel(check(SIMPLE, lambda x: -x)).html
 
 
 def test_a_console_that_knows_no_unicode_is_served(monkeypatch: pytest.MonkeyPatch) -> None:

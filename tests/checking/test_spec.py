@@ -48,6 +48,10 @@ def test_bad_mistakes_and_cases() -> None:
         Mistake("a", "b", None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sentence"):
         Mistake("a", "", print)
+    with pytest.raises(TypeError, match="variants must be a tuple"):
+        Mistake("a", "b", print, variants=print)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="variants must be a function"):
+        Mistake("a", "b", print, variants=(None,))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="arguments"):
         Case([1])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="parameter name"):

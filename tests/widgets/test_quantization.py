@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import base64
 import io
-import json
+import itertools
 import math
 from types import SimpleNamespace
 from typing import Any, cast
 
 import ipywidgets
+import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
 from slmlab.measure import kl_to_reference
@@ -19,13 +21,13 @@ from slmlab.widgets import quantization_bench
 from slmlab.widgets.card import CardFigure
 from slmlab.widgets.quantization import Bench, Explorer, State, explorer, stops_paying
 from slmlab.widgets.quantization_picture import frontier_lines
-from slmlab.widgets.quantization_table import BENCHMARK, Table, load_table, speed_plot
 from slmlab.widgets.quantization_view import (
     BITS,
     GROUPS,
     QUESTION,
     ROW,
     all_schemes,
+    code_line,
     scheme_of,
     trade,
     view,
@@ -123,32 +125,88 @@ def test_every_state_names_a_scheme_that_exists() -> None:
                 assert scheme.group_size == (1024 if group == ROW and scheme.group_size else wanted)
 
 
-def test_the_trade_is_per_whole_bit(bench: Bench) -> None:
-    found = trade(bench, State(4, 64))
-    assert found is not None and found.smaller == 32
-    here, finer, wider = (bench.damage(s) for s in ("int4-g64", "int4-g32", "int8-g64"))
-    # fp16 scales: one more for each 64 weights, where groups divide the rows.
-    assert found.more_bits == pytest.approx(16 / 64)
-    assert found.kl_factor == pytest.approx(finer.kl_nats / here.kl_nats)
-    assert found.a_bit_of_metadata == pytest.approx(found.kl_factor**4)
-    assert found.a_bit_of_code == pytest.approx((wider.kl_nats / here.kl_nats) ** (1 / 4))
-    assert found.pays is (found.a_bit_of_metadata < found.a_bit_of_code)
-    for none in (State(8, 64), State(4, GROUPS[-1])):
-        assert trade(bench, none) is None
+def test_kl_by_token_is_what_the_mean_is_of(bench: Bench) -> None:
+    found = bench.kl_by_token("int4-g64")
+    assert found.shape == (64,) and bool((found > -1e-6).all())
+    assert float(found.mean()) == pytest.approx(bench.damage("int4-g64").kl_nats, rel=1e-5)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("group", [128, 32])
+def test_the_lead_is_over_the_straight_line_to_wider_codes(
+    bench: Bench, group: int, symmetric: bool
+) -> None:
+    state = State(4, group, symmetric)
+    found, ends = trade(bench, state), code_line(bench, state)
+    assert found is not None and ends is not None
+    names = ("int4-row", "int8") if symmetric else ("int4-g384-asym", "int8-asym")
+    assert [end.scheme for end in ends] == list(names)
+    here = bench.damage(f"int4-g{group}" + ("" if symmetric else "-asym"))
+    x = np.array([end.bits_per_weight for end in ends])
+    y = np.log([end.kl_nats for end in ends])
+    wanted = math.exp(np.interp(here.bits_per_weight, x, y))
+    assert found.code_kl_nats == pytest.approx(wanted)
+    assert found.more_bits == pytest.approx(here.bits_per_weight - x[0])
+    assert found.lead == pytest.approx(wanted / here.kl_nats)
+
+
+def test_both_kinds_of_bits_start_at_one_scale_a_row(bench: Bench) -> None:
+    for bits in (4, 3, 2):
+        found = trade(bench, State(bits, ROW))
+        assert found is not None and found.more_bits == 0 and found.lead == pytest.approx(1)
+    assert trade(bench, State(8, 64)) is None and code_line(bench, State(8, 64)) is None
+
+
+class _Told:
+    """A bench with the KL of each token given."""
+
+    longest_row = 1024
+
+    def __init__(self, kl: dict[str, torch.Tensor]) -> None:
+        self.kl = kl
+
+    def damage(self, scheme: str) -> Any:
+        bits = parse_scheme(scheme).bits_per_weight(1024, 1024)
+        mean = float(self.kl[scheme].mean())
+        return SimpleNamespace(scheme=scheme, bits_per_weight=bits, kl_nats=mean)
+
+    def kl_by_token(self, scheme: str) -> torch.Tensor:
+        return self.kl[scheme]
+
+
+def test_what_noise_cannot_tell_apart_is_called_as_good() -> None:
+    random = torch.Generator().manual_seed(0)
+    tokens = torch.rand(400, generator=random).double() + 0.1
+
+    def noise(size: float) -> torch.Tensor:
+        return tokens * (1 + size * torch.randn(400, generator=random).double())
+
+    kl = {"int4-row": tokens, "int8": tokens / 400}
+    # At groups of 128 far below the line; 64 as far but for noise, 32 and 16 clearly less far.
+    for group, lead in ((128, 1.5), (64, 1.499), (32, 1.2), (16, 0.6)):
+        bits = 16 / group - 16 / 1024
+        share = bits / (4 + 16 / 1024 - 16 / 1024)
+        kl[f"int4-g{group}"] = noise(0.2) * 400**-share / lead
+    found = stops_paying(cast(Any, _Told(kl)))
+    assert {found.group, *found.as_good} == {128, 64}
+    assert found.leads[16] == pytest.approx(0.6, rel=0.05) and found.tokens == 400
+    assert "400 tokens cannot tell" in found.sentence
+    kl["int4-g64"] = kl["int4-g64"] * 1.2
+    found = stops_paying(cast(Any, _Told(kl)))
+    assert (found.group, found.as_good) == (128, ()) and found.sentence.endswith("128, clearly.")
 
 
 @pytest.mark.parametrize("bits", [4, 3, 2])
-def test_the_answer_is_the_first_step_that_does_not_pay(bench: Bench, bits: int) -> None:
+def test_the_answer_is_where_the_widget_shows_the_largest_lead(bench: Bench, bits: int) -> None:
     answer = stops_paying(bench, bits)
-    place = GROUPS.index(answer)
-    before = [trade(bench, State(bits, group)) for group in GROUPS[:place]]
-    assert all(step is None or step.pays for step in before)
-    here = trade(bench, State(bits, answer))
-    assert here is None or not here.pays
-    # At most five moves of the slider away, and the sentence there says so.
-    assert "metadata" in QUESTION and place <= 5
-    if here is not None:
-        assert view(bench, State(bits, answer)).paying.endswith("Metadata no longer pays.")
+    leads = {g: cast(Any, trade(bench, State(bits, g))).lead for g in GROUPS}
+    assert answer.leads == leads and leads[answer.group] == max(leads.values())
+    # At most five moves of the slider away, and the sentence there has the number.
+    assert "metadata" in QUESTION and GROUPS.index(answer.group) <= 5
+    for group in GROUPS[1:]:
+        assert f"lead of the metadata is {leads[group]:.2f} times" in (
+            view(bench, State(bits, group)).paying
+        )
 
 
 def test_the_widget_shows_what_the_view_says_and_keeps_pictures(bench: Bench) -> None:
@@ -177,6 +235,31 @@ def test_the_widget_shows_what_the_view_says_and_keeps_pictures(bench: Bench) ->
     assert len(data["image/png"]) < 250_000
 
 
+def test_the_dashed_line_goes_through_what_the_sentence_says(bench: Bench) -> None:
+    shown = explorer(bench)
+    assert isinstance(shown, Explorer) and shown.view.trade is not None
+    (dashed,) = [line for line in shown.picture.trade.lines if line.get_linestyle() == "--"]
+    x, y = np.asarray(dashed.get_xydata()).T
+    at = math.exp(np.interp(shown.view.damage.bits_per_weight, x, np.log(y)))
+    assert at == pytest.approx(shown.view.trade.code_kl_nats)
+    shown.controls["bits"].value = 8
+    assert not [line for line in shown.picture.trade.lines if line.get_linestyle() == "--"]
+
+
+def test_names_in_the_picture_keep_clear_of_the_axes_and_of_each_other(bench: Bench) -> None:
+    shown = explorer(bench)
+    assert isinstance(shown, Explorer)
+    for bits, symmetric in ((4, True), (2, True), (2, False), (8, True)):
+        shown._show(State(bits, 64, symmetric))
+        axes = shown.picture.trade
+        frame = axes.get_window_extent()
+        names = [text for text in axes.texts if text.get_text() in map(str, GROUPS)]
+        assert len(names) == len(GROUPS)
+        boxes = [Text.get_window_extent(name) for name in names]
+        assert all(frame.x0 < box.x0 and box.x1 <= frame.x1 for box in boxes)
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
 def test_the_frontier_orders_by_size(bench: Bench) -> None:
     for bits, points in frontier_lines(bench).items():
         sizes = [point.bits_per_weight for point in points]
@@ -201,51 +284,3 @@ def test_bad_arguments_are_named(bench: Bench, call: Any, error: Any, words: str
     with pytest.raises(error) as caught:
         call(bench)
     assert words in str(caught.value)
-
-
-def _record() -> dict[str, Any]:
-    def row(scheme: str, size: int, rate: float) -> dict[str, Any]:
-        return {
-            "scheme": scheme,
-            "bits_per_weight": 4.5,
-            "file_bytes": size,
-            "kl_nats": 0.01,
-            "argmax_flip_share": 0.08,
-            "perplexity": 20.0,
-            "tool_calls_right": 7,
-            "tool_calls_n": 9,
-            "tokens_per_second_predicted": 4 * rate,
-            "tokens_per_second_measured": rate,
-            "tokens_per_second_low": 0.9 * rate,
-            "tokens_per_second_high": 1.1 * rate,
-            "tokens_per_second_n": 5,
-        }
-
-    measured = {
-        "model": "tiny",
-        "text": "prose",
-        "text_tokens": 2048,
-        "rows": [row("float32", 40_000_000, 300.0), row("int4-g32", 7_000_000, 600.0)],
-    }
-    machine = {"cpu": "a core"}
-    return {"benchmark": BENCHMARK, "commit": "abc" * 13, "machine": machine, "measured": measured}
-
-
-def test_the_table_is_read_and_shown(tmp_path) -> None:
-    assert load_table(tmp_path) is None
-    (tmp_path / f"{BENCHMARK}.json").write_text(json.dumps(_record()))
-    table = load_table(tmp_path)
-    assert isinstance(table, Table)
-    text = table.text_table()
-    for part in ("int4-g32", "7/9", "8.0%", "commit abcabca", "2,048 tokens of prose", "2,400"):
-        assert part in text
-    assert "int4-g32 is the fastest to write: 2.0 times" in speed_plot(table).alt
-    with pytest.raises(ValueError, match=r"has float32, int4-g32"):
-        table.row("int8")
-
-
-@pytest.mark.parametrize("text", ["{", "{}", f'{{"benchmark": "{BENCHMARK}", "measured": {{}}}}'])
-def test_a_damaged_table_is_refused(tmp_path, text: str) -> None:
-    (tmp_path / f"{BENCHMARK}.json").write_text(text)
-    with pytest.raises(ValueError, match="make it anew"):
-        load_table(tmp_path)

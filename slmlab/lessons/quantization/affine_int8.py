@@ -32,7 +32,7 @@ def cases(seed: int) -> list[Case]:
             torch.tensor([[0.0, 0.0], [-low, high]]),
             torch.randn(3, 12, generator=random) + torch.tensor([[1.5], [-0.4], [-4.0]]),
         ]
-        if all(_far_from_ties(w) for w in matrices):
+        if all(_far_from_ties(w) for w in matrices) and _rounding_once_shows(matrices[2]):
             break
     # Both ends round outwards: 256 steps for 255 codes, and the last one does not exist.
     matrices.insert(2, torch.tensor([[-127.5 * power, 127.5 * power]]))
@@ -43,6 +43,11 @@ def _far_from_ties(w: Tensor) -> bool:
     """No weight and no zero point lies halfway between two codes."""
     steps = w / _scales(*_ends(w))
     return bool(((steps - steps.floor() - 0.5).abs() > 0.01).all())
+
+
+def _rounding_once_shows(w: Tensor) -> bool:
+    """Three weights are enough to see that `round((w - low) / scale)` is another grid."""
+    return not torch.equal(_rounded_once(w)[0], reference(w)[0])
 
 
 def reference(w: Tensor) -> Answer:
@@ -76,11 +81,11 @@ def _affine(w: Tensor, low: Tensor, scales: Tensor, *, clamped: bool = True) -> 
     return _answer((w / scales).round() + zero_points, scales, zero_points, clamped=clamped)
 
 
-def _sign_of_zero_point(w: Tensor) -> Answer:
+def _rounded_once(w: Tensor) -> Answer:
     low, high = _ends(w)
     scales = _scales(low, high)
-    zero_points = 128 + (low / scales).round()
-    return _answer((w / scales).round() + zero_points, scales, zero_points)
+    zero_points = -128 - (low / scales).round()
+    return _answer(((w - low) / scales).round() - 128, scales, zero_points)
 
 
 def _zero_point_subtracted(w: Tensor) -> Answer:
@@ -93,6 +98,28 @@ def _zero_point_subtracted(w: Tensor) -> Answer:
 def _zero_outside(w: Tensor) -> Answer:
     low, high = w.aminmax(dim=1, keepdim=True)
     return _affine(w, low, _scales(low, high))
+
+
+def _zero_outside_clamped(w: Tensor) -> Answer:
+    low, high = w.aminmax(dim=1, keepdim=True)
+    scales = _scales(low, high)
+    zero_points = (-128 - (low / scales).round()).clamp(-128, 127)
+    return _answer((w / scales).round() + zero_points, scales, zero_points)
+
+
+def _zero_outside_clamped_last(w: Tensor) -> Answer:
+    low, high = w.aminmax(dim=1, keepdim=True)
+    scales = _scales(low, high)
+    zero_points = -128 - (low / scales).round()
+    codes = (w / scales).round() + zero_points
+    return _answer(codes, scales, zero_points.clamp(-128, 127))
+
+
+def _zero_outside_wrapped_first(w: Tensor) -> Answer:
+    low, high = w.aminmax(dim=1, keepdim=True)
+    scales = _scales(low, high)
+    zero_points = (-128 - (low / scales).round()).to(torch.int16).to(torch.int8)
+    return _answer((w / scales).round() + zero_points, scales, zero_points)
 
 
 def _steps_256(w: Tensor) -> Answer:
@@ -135,10 +162,11 @@ AFFINE_INT8 = Exercise(
     reference=reference,
     mistakes=(
         Mistake(
-            "zero-point sign",
-            "Your zero points have the wrong sign: the smallest weight must land on the code -128. "
-            "Put low into round(w / scale) + zero_point: which zero point gives -128?",
-            _sign_of_zero_point,
+            "rounded once",
+            "You round once, over w - low: your steps are counted from low, which need not lie on "
+            "the grid through 0, so a weight can come back off by more than half a step. Which two "
+            "quotients are rounded each for itself?",
+            _rounded_once,
         ),
         Mistake(
             "zero point subtracted",
@@ -148,9 +176,10 @@ AFFINE_INT8 = Exercise(
         ),
         Mistake(
             "range without zero",
-            "Rows with both signs are right, rows of one sign are not: their range starts away from "
-            "0, and then no code in -128 .. 127 stands for 0. What do you do to low and high first?",
+            "Rows with both signs are right, rows of one sign are not: your range leaves 0 out, and "
+            "then no code in -128 .. 127 stands for it. What do you do to low and high first?",
             _zero_outside,
+            (_zero_outside_clamped, _zero_outside_clamped_last, _zero_outside_wrapped_first),
         ),
         Mistake(
             "256 steps",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from slmlab.checking import Case, Close, Exercise, Invariant, Mistake
+from slmlab.checking.numbers_text import quantity
 from slmlab.quant.scheme import parse_scheme
 
 # What the exercise prints. SmolLM2-135M's counts, rounded: linear layers, and one tied table.
@@ -18,6 +19,13 @@ IN_MEBIBYTES = (
     "That is the size in units of 2**20 bytes, and the question counts MB of 10**6. By what do you "
     "divide the bytes?"
 )
+# How many times too large the right size is in another unit.
+OTHER_UNITS = {
+    8e6: "That is in bits: a byte has 8 of them, an MB 10**6 bytes.",
+    1e6: "That is in bytes: an MB has 10**6 of them.",
+    8.0: "That is in millions of bits: a byte has 8 of them.",
+    1e-3: "That is in GB: one has 1,000 MB.",
+}
 
 
 def cases(seed: int) -> list[Case]:
@@ -40,13 +48,21 @@ def within_tolerance(arguments: dict[str, Any], output: Any) -> str | None:
     ratio = output / reference()
     if abs(ratio - 1) <= TOLERANCE:
         return None
-    if abs(output / _mebibytes() - 1) <= SAME_MISTAKE:
+    if _near(output, _mebibytes()):
         return IN_MEBIBYTES
+    for factor, sentence in OTHER_UNITS.items():
+        if abs(ratio / factor - 1) <= TOLERANCE:
+            return sentence
     way = "large" if ratio > 1 else "small"
-    return (
-        f"Your estimate is {max(ratio, 1 / ratio):.3g} times too {way}. Write the bits of one "
-        "linear weight as a sum: which term is off?"
-    )
+    how_far = f"Your estimate is {quantity(max(ratio, 1 / ratio), 3)} times too {way}."
+    if any(_near(output, mistake.implementation()) for mistake in MISTAKES):
+        return how_far  # The mistake's own question stands before it.
+    return f"{how_far} Write the bits of one linear weight as a sum: which term is off?"
+
+
+def _near(output: float, other: float) -> bool:
+    """The same number but for rounding on paper."""
+    return abs(output / other - 1) <= SAME_MISTAKE
 
 
 def _megabytes(
@@ -78,6 +94,40 @@ def _rounded_on_paper() -> float:
     return 53 + 13.3 + 3.3 + 56.6
 
 
+MISTAKES = (
+    Mistake(
+        "metadata forgotten",
+        "You count the codes and not what gives them their size: each group stores a scale and "
+        "a zero point. How many groups are there?",
+        _mistaken(scale=0, zero_point=0),
+    ),
+    Mistake(
+        "metadata counted twice",
+        "Your metadata is twice what it should be: 5.25 bits a weight have the scales and the "
+        "zero points in them already. Which of your terms is a part of another?",
+        _mistaken(scale=32 / GROUP_SIZE, zero_point=2 * CODE_BITS / GROUP_SIZE),
+    ),
+    Mistake(
+        "zero points forgotten",
+        "Nearly: codes and scales are there. The scheme is asymmetric. What else does each "
+        "group store, in how many bits?",
+        _mistaken(zero_point=0),
+    ),
+    Mistake(
+        "table in four bits",
+        "You put the embedding table into the layers' scheme: the file keeps it in 16 bits. "
+        "What share of the file is it?",
+        _mistaken(table_bits=CODE_BITS + 16 / GROUP_SIZE + CODE_BITS / GROUP_SIZE),
+    ),
+    Mistake(
+        "tied table counted twice",
+        "You store the table twice: embedding and head are tied, one table serves both. How "
+        "often does it lie in the file?",
+        _mistaken(tables=2),
+    ),
+    Mistake("MiB for MB", IN_MEBIBYTES, _mebibytes),
+)
+
 FILE_SIZE = Exercise(
     id="quantization.file_size",
     title="On paper: the size of a 4-bit file",
@@ -86,39 +136,7 @@ FILE_SIZE = Exercise(
     difficulty=1,
     cases=cases,
     reference=reference,
-    mistakes=(
-        Mistake(
-            "metadata forgotten",
-            "You count the codes and not what gives them their size: each group stores a scale and "
-            "a zero point. How many groups are there?",
-            _mistaken(scale=0, zero_point=0),
-        ),
-        Mistake(
-            "metadata counted twice",
-            "Your metadata is twice what it should be: 5.25 bits a weight have the scales and the "
-            "zero points in them already. Which of your terms is a part of another?",
-            _mistaken(scale=32 / GROUP_SIZE, zero_point=2 * CODE_BITS / GROUP_SIZE),
-        ),
-        Mistake(
-            "zero points forgotten",
-            "Nearly: codes and scales are there. The scheme is asymmetric. What else does each "
-            "group store, in how many bits?",
-            _mistaken(zero_point=0),
-        ),
-        Mistake(
-            "table in four bits",
-            "You put the embedding table into the layers' scheme: the file keeps it in 16 bits. "
-            "What share of the file is it?",
-            _mistaken(table_bits=CODE_BITS + 16 / GROUP_SIZE + CODE_BITS / GROUP_SIZE),
-        ),
-        Mistake(
-            "tied table counted twice",
-            "You store the table twice: embedding and head are tied, one table serves both. How "
-            "often does it lie in the file?",
-            _mistaken(tables=2),
-        ),
-        Mistake("MiB for MB", IN_MEBIBYTES, _mebibytes),
-    ),
+    mistakes=MISTAKES,
     hints=(
         "The file is a sum of four parts: codes, scales, zero points, table. Each is a number of "
         "things times bits a thing. Which part have you left out, or put in twice?",

@@ -37,11 +37,10 @@ def cases(seed: int) -> list[Case]:
 
 
 def _far_from_ties(w: Tensor, group_size: int, levels: Tensor) -> bool:
-    """No weight lies halfway between two levels or two codes of an even grid."""
+    """No weight lies halfway between two levels, or on one but for rounding."""
     x, _ = _normalised(w, group_size)
     middles = (levels[1:] + levels[:-1]) / 2
-    even = (torch.arange(15) + 0.5) / 7.5 - 1
-    distances = (x[..., None] - torch.cat((middles, levels[1:-1], even))).abs()
+    distances = (x[..., None] - torch.cat((middles, levels[1:-1]))).abs()
     # Zeros lie on a level on purpose, and there every reading of "nearest" agrees.
     return bool(((distances > 2e-4) | (x == 0)[..., None]).all())
 
@@ -96,9 +95,10 @@ def _zero_by_zero(w: Tensor, levels: Tensor, group_size: int) -> Answer:
     return _nearest(grouped / absmax[..., None], levels), absmax
 
 
-def _evenly_rounded(w: Tensor, levels: Tensor, group_size: int) -> Answer:
-    x, absmax = _normalised(w, group_size)
-    return (7.5 * (x + 1)).round().clamp(0, 15).to(torch.int8).flatten(1), absmax
+def _strided(w: Tensor, levels: Tensor, group_size: int) -> Answer:
+    grouped = w.unflatten(1, (group_size, -1))  # (out, group, groups)
+    absmax = grouped.abs().amax(dim=1)
+    return _nearest(grouped / absmax.clamp(min=1e-30)[:, None], levels), absmax
 
 
 def _by_midpoints(w: Tensor, levels: Tensor, group_size: int) -> Answer:
@@ -157,10 +157,11 @@ NF4_CODES = Exercise(
             _zero_by_zero,
         ),
         Mistake(
-            "rounded to an even grid",
-            "You round to sixteen even steps: that ignores the table, whose levels lie closer near "
-            "zero. Which of the levels given to you is nearest?",
-            _evenly_rounded,
+            "groups with a stride",
+            "Rows of one group are right, longer ones are not: weights of one group stand far apart "
+            "in yours, such as columns 0, 2, 4. Groups are neighbours. Which columns share the first "
+            "absmax?",
+            _strided,
         ),
     ),
     hints=(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from authoring.build import ROOT
 from authoring.sources import Source, read_source
-from slmlab.checking import check, get, make_cases
+from slmlab.checking import Exercise, check, diagnose, get, make_cases, run
 from slmlab.lessons.quantization import EXERCISES
 from slmlab.lessons.quantization.absmax_int8 import ABSMAX_INT8
 from slmlab.lessons.quantization.affine_int8 import AFFINE_INT8
@@ -142,6 +142,79 @@ def test_a_wrong_size_is_not_told_the_right_one() -> None:
         assert report.diagnosis is not None and report.diagnosis.counterexample is not None
         told = report.diagnosis.sentence + report.diagnosis.counterexample.sentence
         assert "126" not in told
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (1e6, "That is in bytes"),
+        (8e6, "That is in bits"),
+        (1e-3, "That is in GB"),
+        (1.5, "1.5 times"),
+    ],
+)
+def test_another_unit_is_named_and_nothing_else_is_asked(factor: float, words: str) -> None:
+    report = check(FILE_SIZE, lambda: factor * FILE_SIZE.reference())
+    assert report.diagnosis is not None and words in report.diagnosis.sentence
+    assert ("which term is off?" in report.diagnosis.sentence) is (factor == 1.5)
+
+
+def test_a_named_mistake_asks_its_own_question_only() -> None:
+    for mistake in FILE_SIZE.mistakes:
+        report = check(FILE_SIZE, mistake.implementation)
+        assert report.diagnosis is not None and report.diagnosis.sentence.count("?") == 1
+        assert report.diagnosis.counterexample is not None
+        assert report.diagnosis.counterexample.sentence.startswith("Your answer: ")
+
+
+def _cut(w: Tensor) -> tuple[Tensor, Tensor]:
+    amax = w.abs().amax(dim=1)
+    scales = torch.where(amax > 0, amax / 127, 1.0)
+    return (w / scales[:, None]).to(torch.int8), scales
+
+
+def _rounded_over_both(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    low, high = w.amin(dim=1).clamp(max=0), w.amax(dim=1).clamp(min=0)
+    scales = torch.where(high > low, (high - low) / 255, 1.0)
+    codes = ((w - low[:, None]) / scales[:, None]).round() - 128
+    zero_points = -128 - (low / scales).round()
+    return codes.clamp(-128, 127).to(torch.int8), scales, zero_points.to(torch.int8)
+
+
+def _not_widened(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    low, high = w.amin(dim=1), w.amax(dim=1)
+    scales = torch.where(high > low, (high - low) / 255, 1.0)
+    zero_points = (-128 - (low / scales).round()).clamp(-128, 127)
+    codes = ((w / scales[:, None]).round() + zero_points[:, None]).clamp(-128, 127)
+    return codes.to(torch.int8), scales, zero_points.to(torch.int8)
+
+
+def _every_second_column(w: Tensor, levels: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
+    groups = w.shape[1] // group_size
+    absmax = torch.stack([w[:, g::groups].abs().amax(dim=1) for g in range(groups)], dim=1)
+    x = w / absmax.clamp(min=1e-20).repeat(1, group_size)
+    return (x[..., None] - levels).abs().argmin(dim=-1).to(torch.int8), absmax
+
+
+@pytest.mark.parametrize(
+    ("exercise", "answer", "name", "numbers"),
+    [
+        (ABSMAX_INT8, _cut, "cut instead of rounded", 2),
+        (AFFINE_INT8, _rounded_over_both, "rounded once", 3),
+        (AFFINE_INT8, _not_widened, "range without zero", 2),
+        (NF4_CODES, _every_second_column, "groups with a stride", 4),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_likely_mistake_is_shown_on_a_few_weights(
+    exercise: Exercise, answer: Any, name: str, numbers: int
+) -> None:
+    for seed in range(6):
+        found = diagnose(exercise, run(exercise, answer, seed))
+        assert found is not None and found.mistake is not None and found.mistake.name == name
+        assert found.counterexample is not None
+        given = dict(found.counterexample.given)["w"]
+        assert given.startswith("[[") and given.count(",") < numbers
 
 
 def test_every_choice_within_the_budget_and_near_the_best_passes() -> None:
