@@ -23,6 +23,8 @@ _ROOMS = (
     "measure",
     "models",
     "quant",
+    "serving",
+    "speculative",
     "training",
     "widgets",
 )

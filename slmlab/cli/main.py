@@ -26,6 +26,9 @@ TeacherFolder = Annotated[
     Path | None,
     typer.Option(help="Of a draft: its teacher's folder (default: the embedded model)."),
 ]
+ModelOption = Annotated[
+    str, typer.Option(envvar="SLMLAB_MODEL", help="tiny, tiny-draft, a folder or a hub id.")
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 WorkFolder = Annotated[
     Path | None,
@@ -210,9 +213,7 @@ def reset(
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="Text to continue.")],
-    model: Annotated[
-        str, typer.Option(envvar="SLMLAB_MODEL", help="tiny, tiny-draft, a folder or a hub id.")
-    ] = "tiny",
+    model: ModelOption = "tiny",
     max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 64,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest.")] = None,
@@ -232,6 +233,34 @@ def generate(
         stream=lambda piece: typer.echo(piece, nl=False),
     )
     typer.echo()
+
+
+@app.command()
+def serve(
+    model: ModelOption = "tiny",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    num_blocks: Annotated[int, typer.Option(min=1, help="Blocks of the KV pool.")] = 256,
+    block_size: Annotated[int, typer.Option(min=1, help="Tokens a block.")] = 16,
+    max_batch: Annotated[int, typer.Option(min=1, help="Requests that run at a time.")] = 8,
+    token_budget: Annotated[int, typer.Option(min=1, help="Tokens a step at most.")] = 256,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 256,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+) -> None:
+    """Serve a model over OpenAI's HTTP API; Ctrl-C ends it."""
+    from slmlab.cli.serve import run_server
+
+    run_server(
+        model or "tiny",
+        host,
+        port,
+        dtype,
+        num_blocks=num_blocks,
+        block_size=block_size,
+        max_batch=max_batch,
+        token_budget=token_budget,
+        max_waiting=max_waiting,
+    )
 
 
 @app.command()

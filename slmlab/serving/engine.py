@@ -35,7 +35,8 @@ class Engine:
         max_batch: requests that run at the same time.
         token_budget: tokens that one step computes at most; at least ``max_batch``, so that every
             running request can decode.
-        max_waiting: requests that may wait; None for any number.
+        max_waiting: requests that may wait, at least 1: one waits from its submission to the next
+            step; None for any number.
         prefix_sharing: let requests with the same beginning share its blocks.
 
     Raises:
@@ -63,7 +64,7 @@ class Engine:
                 "request decodes one token a step"
             )
         if max_waiting is not None:
-            check_whole("max_waiting", max_waiting, at_least=0)
+            check_whole("max_waiting", max_waiting)
         self.lm = lm
         self.model = lm.model.pack()
         self.pool = BlockPool(
