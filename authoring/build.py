@@ -173,7 +173,8 @@ def _refresh_outputs(notebook: NotebookNode, target: Target, root: Path) -> None
     target.path.parent.mkdir(exist_ok=True)
     execute(notebook, target.path.parent)
     clean_outputs(notebook, root)
-    notebook.metadata.slmlab.executed_sha256 = target.source.sha256
+    # Of the text that was built, not of the file by now: it may have been edited meanwhile.
+    notebook.metadata.slmlab.executed_sha256 = notebook.metadata.slmlab.source_sha256
 
 
 def _name_the_file(target: Target, error: BuildError) -> str:

@@ -30,13 +30,14 @@ from slmlab.quant.calibration import (
     batches,
     calibrating,
     calibration_rows,
+    check_reached,
     inputs_of,
     minimum_tokens,
     output_error,
     run,
 )
-from slmlab.quant.model import linear_layers
-from slmlab.quant.scheme import parse_scheme
+from slmlab.quant.grid import quantising
+from slmlab.quant.model import in_layer, linear_layers
 from slmlab.quant.tensor import quantize_tensor
 
 CANDIDATES = (
@@ -95,7 +96,7 @@ def allocate_bits(
         raise TypeError(f"bits_per_weight must be a number, not {type(bits_per_weight).__name__}")
     if sensitivity not in ("fisher", "kl"):
         raise ValueError(f"sensitivity is {sensitivity!r}: choose 'fisher' or 'kl'")
-    if isinstance(candidates, str) or not candidates:
+    if isinstance(candidates, str) or not (candidates := tuple(candidates)):
         raise ValueError(
             "candidates must be a sequence of schemes, such as ('int2-g32', 'int4-g32')"
         )
@@ -103,7 +104,7 @@ def allocate_bits(
     if not layers:
         raise ValueError("model has no linear layer to quantise")
     sizes = {
-        (name, scheme): parse_scheme(scheme).matrix_bits(*layer.weight.shape) // 8
+        (name, scheme): quantising(scheme).matrix_bits(*layer.weight.shape) // 8
         for name, layer in layers.items()
         for scheme in candidates
     }
@@ -137,6 +138,7 @@ def _budget(
     return math.floor(bits_per_weight * weights / 8)
 
 
+@torch.inference_mode(False)  # whatever the caller's mode is: this one needs gradients
 def fisher_sensitivity(
     model: nn.Module,
     layers: Mapping[str, nn.Linear],
@@ -148,10 +150,15 @@ def fisher_sensitivity(
 
     Returns {(layer name, scheme): error}. Raises as ``allocate_bits``.
     """
-    rows = _spread(calibration_rows(calibration, minimum_tokens(layers.values())))
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ValueError(
+            "model was built in inference_mode, so nothing can be differentiated: build it outside, "
+            "or use sensitivity='kl'"
+        )
+    rows = _measured(model, layers, calibration)
     device = next(model.parameters()).device
     inputs = {name: LayerStatistics.empty(inputs_of(m), device) for name, m in layers.items()}
-    squares = {name: torch.zeros(m.out_features, device=device) for name, m in layers.items()}
+    squares = dict.fromkeys(layers, torch.zeros((), dtype=torch.float32, device=device))
     generator = torch.Generator(device).manual_seed(seed)
     outputs: dict[str, Tensor] = {}
 
@@ -170,23 +177,26 @@ def fisher_sensitivity(
                 probabilities = logits.detach().softmax(-1)
                 drawn = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
                 loss = functional.cross_entropy(logits, drawn, reduction="sum")
-                gradients = torch.autograd.grad(loss, list(outputs.values()))
+                gradients = torch.autograd.grad(loss, list(outputs.values()), allow_unused=True)
                 for name, gradient in zip(outputs, gradients):
-                    squares[name] += gradient.float().flatten(0, -2).square().sum(0)
+                    if gradient is not None:  # None: the logits do not depend on that layer
+                        seen = gradient.float().flatten(0, -2).square().sum(0)  # (out,)
+                        squares[name] = squares[name] + seen
                 outputs.clear()
     finally:
         for handle in handles:
             handle.remove()
 
+    check_reached(inputs)
     errors = {}
-    for name, layer in layers.items():
-        mean_squares = squares[name] / inputs[name].tokens  # (out,)
-        for scheme in candidates:
-            delta = (
-                quantize_tensor(layer.weight, scheme).dequantize() - layer.weight.detach().float()
-            )
-            moved = output_error(delta, inputs[name].second_moment)
-            errors[name, scheme] = 0.5 * float((mean_squares * moved).sum())
+    with calibrating(model):
+        for name, layer in layers.items():
+            mean_squares = squares[name] / inputs[name].tokens  # (out,), or () where all are 0
+            for scheme in candidates:
+                with in_layer(name):
+                    rounded = quantize_tensor(layer.weight, scheme).dequantize()
+                moved = output_error(rounded - layer.weight.float(), inputs[name].second_moment)
+                errors[name, scheme] = 0.5 * float((mean_squares * moved).sum())
     return errors
 
 
@@ -201,7 +211,7 @@ def kl_sensitivity(
 
     The logits of all tokens stay in memory: tokens * vocabulary * 4 bytes.
     """
-    rows = _spread(calibration_rows(calibration, minimum_tokens(layers.values())))
+    rows = _measured(model, layers, calibration)
     errors = {}
     with calibrating(model):
         reference = [run(model, batch).float().log_softmax(-1) for batch in batches(rows)]
@@ -209,7 +219,8 @@ def kl_sensitivity(
             original = layer.weight.data
             try:
                 for scheme in candidates:
-                    rounded = quantize_tensor(original, scheme).dequantize()
+                    with in_layer(name):
+                        rounded = quantize_tensor(original, scheme).dequantize()
                     layer.weight.data = rounded.to(original.dtype)
                     total = 0.0
                     for batch, p in zip(batches(rows), reference):
@@ -221,9 +232,11 @@ def kl_sensitivity(
     return errors
 
 
-def _spread(rows: Tensor) -> Tensor:
+def _measured(model: nn.Module, layers: Mapping[str, nn.Linear], calibration: Tensor) -> Tensor:
     """At most ``MEASURED_TOKENS`` of the rows, evenly spread: texts come sorted by kind."""
-    count = max(1, MEASURED_TOKENS // rows.shape[1])
+    rows = calibration_rows(calibration, minimum_tokens(layers.values()), model).clone()
+    rows = rows[:, :MEASURED_TOKENS]
+    count = MEASURED_TOKENS // rows.shape[1]
     if count >= rows.shape[0]:
         return rows
     return rows[torch.linspace(0, rows.shape[0] - 1, count).round().long()]

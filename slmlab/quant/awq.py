@@ -12,7 +12,7 @@ those of queries and keys, as the authors' code does it: an error there passes t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,14 @@ from torch.nn import functional
 
 from slmlab.quant.calibration import (
     LayerStatistics,
+    calibrating,
     calibration_rows,
     collect_statistics,
     output_error,
 )
-from slmlab.quant.folding import find_folds, same_function
+from slmlab.quant.folding import Fold, find_folds, same_function
 from slmlab.quant.linear import QuantizedLinear
+from slmlab.quant.model import in_layer, set_layers
 from slmlab.quant.scheme import Scheme, parse_scheme
 from slmlab.quant.tensor import quantize_tensor
 
@@ -100,7 +102,7 @@ def clip_weight(
     blocks = padded.view(groups, size, groups, size)[each, :, each, :]
     low = grouped.amin(-1, keepdim=True).clamp(max=0)
     high = grouped.amax(-1, keepdim=True).clamp(min=0)
-    best_error = torch.full(grouped.shape[:2], float("inf"), device=w.device)
+    best_error = grouped.new_full(grouped.shape[:2], float("inf"))
     best = grouped
     for ratio in ratios:
         clipped = grouped.clamp(low * ratio, high * ratio)
@@ -115,28 +117,29 @@ def clip_weight(
 
 @torch.no_grad()
 def scale_model(
-    model: nn.Module,
+    folds: Sequence[Fold],
     plan: Mapping[str, str],
     statistics: Mapping[str, LayerStatistics],
     alphas: tuple[float, ...] = ALPHAS,
 ) -> dict[str, float]:
     """Search and fold the scales of every layer that a fold reaches, in place.
 
-    The model's function stays the same. ``statistics`` (of every layer in ``plan``) are brought
-    up to date. Returns {layer name: alpha}.
+    folds: as ``find_folds`` gives them; the function of their model stays the same.
+    ``statistics`` (of every layer in ``plan``) are brought up to date. Returns {layer name: alpha}.
     """
     chosen: dict[str, float] = {}
-    for fold in find_folds(model):
+    for fold in folds:
         read = [name for name in fold.consumers if name in plan]
         if not read:
             continue
         inputs = statistics[read[0]]
-        alpha, scales = search_alpha(
-            [(fold.consumers[name].weight.float(), plan[name]) for name in read],
-            fold.tie(inputs.mean_magnitude),
-            inputs.second_moment,
-            alphas,
-        )
+        with in_layer(" or ".join(read)):
+            alpha, scales = search_alpha(
+                [(fold.consumers[name].weight.float(), plan[name]) for name in read],
+                fold.tie(inputs.mean_magnitude),
+                inputs.second_moment,
+                alphas,
+            )
         chosen.update(dict.fromkeys(read, alpha))
         if alpha > 0:
             fold.apply(scales)
@@ -145,7 +148,6 @@ def scale_model(
     return chosen
 
 
-@torch.no_grad()
 def apply(
     model: nn.Module,
     plan: Mapping[str, str],
@@ -162,12 +164,17 @@ def apply(
     """
     layers = {name: model.get_submodule(name) for name in plan}
     statistics = collect_statistics(model, layers, calibration)
-    with same_function(model, calibration_rows(calibration)[:1]):
-        chosen = scale_model(model, plan, statistics, alphas)
-    for name, layer in layers.items():
-        assert isinstance(layer, nn.Linear)
-        weight = layer.weight
-        if clip and not name.endswith(_QUERY_KEY):
-            weight = clip_weight(weight, statistics[name].second_moment, plan[name])
-        model.set_submodule(name, QuantizedLinear(quantize_tensor(weight, plan[name]), layer.bias))
+    folds = find_folds(model)
+    quantised: dict[str, nn.Module] = {}
+    with calibrating(model):
+        with same_function(model, calibration_rows(calibration, model=model)[:1], folds):
+            chosen = scale_model(folds, plan, statistics, alphas)
+        for name, layer in layers.items():
+            assert isinstance(layer, nn.Linear)
+            weight = layer.weight
+            with in_layer(name):
+                if clip and not name.endswith(_QUERY_KEY):
+                    weight = clip_weight(weight, statistics[name].second_moment, plan[name])
+                quantised[name] = QuantizedLinear(quantize_tensor(weight, plan[name]), layer.bias)
+    set_layers(model, quantised)
     return chosen

@@ -39,6 +39,7 @@ def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
 
     They are found as the ``nn.ModuleList`` that holds the most linear layers: ``layers`` of a
     Decoder, ``model.layers`` of a transformers Llama. A model without one is one block, "".
+    Raises ValueError where one block stands in several places.
     """
     best: dict[str, nn.Module] = {"": model}
     most = 0
@@ -48,6 +49,11 @@ def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
             if linears > most:
                 most = linears
                 best = {f"{name}.{i}": block for i, block in enumerate(module)}
+    if len(set(map(id, best.values()))) < len(best):
+        raise ValueError(
+            f"model runs one block in several places ({', '.join(best)}), so its layers have several "
+            "inputs: use method='rtn'"
+        )
     return best
 
 
@@ -66,7 +72,7 @@ def walk(
     layers: name -> linear module of ``model``. calibration: ids, see ``calibration_rows``.
     Raises ValueError for too few tokens and where the text never reaches a layer.
     """
-    rows = calibration_rows(calibration, minimum_tokens(layers.values()))
+    rows = calibration_rows(calibration, minimum_tokens(layers.values()), model)
     blocks = decoder_blocks(model)
     left = dict(layers)
     with calibrating(model):

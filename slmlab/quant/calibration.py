@@ -10,7 +10,7 @@ the mean and the largest magnitude of every channel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,12 +38,14 @@ class LayerStatistics:
     @classmethod
     def empty(cls, channels: int, device: torch.device | None = None) -> LayerStatistics:
         """Nothing seen yet, for a layer of so many inputs."""
-        zeros = torch.zeros(channels, device=device)
-        return cls(torch.zeros(channels, channels, device=device), zeros, zeros.clone())
+        zeros = torch.zeros(channels, dtype=torch.float32, device=device)
+        return cls(torch.outer(zeros, zeros), zeros, zeros.clone())
 
     def add(self, x: Tensor) -> None:
         """Take in inputs (..., in) of any float dtype. Raises ValueError for NaN or inf."""
         rows = x.detach().reshape(-1, x.shape[-1]).float()  # (tokens, in)
+        if not len(rows):  # an expert that no token was sent to
+            return
         magnitude = rows.abs()
         largest = magnitude.amax(dim=0)
         if not bool(largest.isfinite().all()):
@@ -73,13 +75,16 @@ def output_error(delta: Tensor, second_moment: Tensor) -> Tensor:
     return ((delta @ second_moment) * delta).sum(dim=1)
 
 
-def calibration_rows(calibration: Any, minimum_tokens: int = 1) -> Tensor:
+def calibration_rows(
+    calibration: Any, minimum_tokens: int = 1, model: nn.Module | None = None
+) -> Tensor:
     """Calibration ids as rows (rows, time) int64, checked.
 
-    calibration: int64 tensor (rows, time), or (tokens,), which is cut into rows of
-    ``WINDOW_TOKENS``; a rest shorter than a row is dropped. minimum_tokens: what the method needs.
-    Raises TypeError for anything but an int64 tensor, ValueError for another shape, a negative
-    id, or too few tokens.
+    calibration: int64 tensor (rows, time); or one long text, (tokens,) or (1, tokens), which is
+    cut into rows of ``WINDOW_TOKENS``, or as many as ``model`` takes; a rest shorter than a row is
+    dropped. minimum_tokens: what the method needs. Raises TypeError for anything but an int64
+    tensor, ValueError for another shape, a negative id, too few tokens, rows beyond the model's
+    context.
     """
     if calibration is None:
         raise ValueError(
@@ -103,12 +108,20 @@ def calibration_rows(calibration: Any, minimum_tokens: int = 1) -> Tensor:
         )
     if calibration.numel() and int(calibration.min()) < 0:
         raise ValueError(f"calibration holds {int(calibration.min())}: ids are never negative")
-    if calibration.dim() == 2:
+    context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if calibration.dim() == 2 and len(calibration) > 1:
+        if context and calibration.shape[1] > context:
+            raise ValueError(
+                f"calibration has rows of {calibration.shape[1]} tokens, the model takes {context}: "
+                "pass the text as one row, which is cut"
+            )
         return calibration
-    rows = calibration.numel() // WINDOW_TOKENS
+    calibration = calibration.flatten()
+    window = min(WINDOW_TOKENS, context or WINDOW_TOKENS)
+    rows = calibration.numel() // window
     if rows == 0:
         return calibration[None]
-    kept = rows * WINDOW_TOKENS
+    kept = rows * window
     # Short of a whole row the rest is dropped, unless the method would then starve.
     if kept < minimum_tokens:
         time = calibration.numel() // (rows + 1)
@@ -133,16 +146,18 @@ def batches(rows: Tensor) -> Iterator[Tensor]:
 
 @contextmanager
 def calibrating(model: nn.Module) -> Iterator[None]:
-    """No gradients and no dropout inside; every training flag is put back after."""
-    training = [module for module in model.modules() if module.training]
+    """No gradients, no dropout and no autocast inside; training flags are put back after, also
+    those of layers that were replaced meanwhile."""
+    training = [name for name, module in model.named_modules() if module.training]
+    device = next(model.parameters()).device
     try:
-        for module in training:
-            module.training = False
-        with torch.no_grad():
+        for name in training:
+            model.get_submodule(name).training = False
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for module in training:
-            module.training = True
+        for name in training:
+            model.get_submodule(name).training = True
 
 
 @contextmanager
@@ -165,7 +180,7 @@ def before_forward(
 def run(model: nn.Module, ids: Tensor) -> Tensor:
     """Logits (B, T, V) of a Decoder or a transformers model, on the model's device, uncached.
 
-    Raises ValueError for an id outside the vocabulary.
+    Raises ValueError for an id outside the vocabulary, and for a model that gives no logits.
     """
     device = next(model.parameters()).device
     options = {"use_cache": False} if hasattr(model, "generation_config") else {}
@@ -176,7 +191,13 @@ def run(model: nn.Module, ids: Tensor) -> Tensor:
             "encode the text with this model's own tokenizer"
         )
     output = model(ids.to(device), **options)
-    return output if isinstance(output, Tensor) else output.logits
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if logits is None:
+        raise ValueError(
+            f"model {type(model).__name__} gives no logits: load it with a head, as "
+            "AutoModelForCausalLM does"
+        )
+    return logits
 
 
 def collect_statistics(
@@ -187,7 +208,7 @@ def collect_statistics(
     layers: name -> linear module of ``model``. calibration: ids, see :func:`calibration_rows`.
     Raises ValueError for too few tokens and where a layer is never reached.
     """
-    rows = calibration_rows(calibration, minimum_tokens(layers.values()))
+    rows = calibration_rows(calibration, minimum_tokens(layers.values()), model)
     if not layers:
         return {}
     device = next(model.parameters()).device
@@ -195,10 +216,15 @@ def collect_statistics(
     with calibrating(model), before_forward(layers, lambda name, x: found[name].add(x)):
         for batch in batches(rows):
             run(model, batch)
+    check_reached(found)
+    return found
+
+
+def check_reached(found: Mapping[str, LayerStatistics]) -> None:
+    """ValueError where no token reached a layer."""
     unseen = [name for name, statistics in found.items() if not statistics.tokens]
     if unseen:
         raise ValueError(
             f"calibration never reached {', '.join(unseen[:3])}: leave them out of the plan (there "
             f"are {len(unseen)}), or calibrate on text that uses them"
         )
-    return found

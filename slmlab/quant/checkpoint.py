@@ -17,7 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from slmlab.quant.linear import QuantizedLinear
-from slmlab.quant.model import linear_layers, stored_tensors
+from slmlab.quant.model import (
+    check_module,
+    linear_layers,
+    names_of,
+    set_layers,
+    stored_tensors,
+)
 from slmlab.quant.tensor import QuantizedTensor
 
 WEIGHTS = "quantized.safetensors"
@@ -26,7 +32,8 @@ _VERSION = 1
 
 
 def save_quantized(model: nn.Module, directory: str | Path) -> None:
-    """Write ``quantized.safetensors``, and ``config.json`` where the model is of transformers.
+    """Write ``quantized.safetensors``, and ``config.json`` and ``generation_config.json`` where the
+    model is of transformers.
 
     The header's entry "slmlab.quant" holds JSON: version, {layer: scheme and shape}, and which
     names share a tensor. Each file is written beside its target, then renamed: a crash leaves the
@@ -34,10 +41,9 @@ def save_quantized(model: nn.Module, directory: str | Path) -> None:
 
     Raises:
         ValueError: a model without a QuantizedLinear, or whose layers quantise their inputs too
-            (smoothquant). TypeError: no nn.Module.
+            (smoothquant); a directory that is a file. TypeError: no nn.Module.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, not {type(model).__name__}")
+    check_module(model)
     for name, module in model.named_modules():
         if isinstance(module, QuantizedLinear) and _is_wrapped(model, name):
             raise ValueError(
@@ -55,17 +61,20 @@ def save_quantized(model: nn.Module, directory: str | Path) -> None:
     tensors, shared = stored_tensors(model)
     header = {"version": _VERSION, "layers": layers, "shared": shared}
     target = Path(directory)
+    if target.is_file():
+        raise ValueError(f"directory {target} is a file: name a folder")
     target.mkdir(parents=True, exist_ok=True)
-    config: Any = getattr(model, "config", None)
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         weights = Path(scratch) / WEIGHTS
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, weights, metadata={"format": "pt", _HEADER: json.dumps(header)})
         weights.chmod(0o644)  # safetensors writes files that only their owner may read
-        if hasattr(config, "to_json_string"):
-            written = Path(scratch) / "config.json"
-            written.write_text(config.to_json_string(use_diff=False), encoding="utf-8")
-            os.replace(written, target / "config.json")
+        for attribute in ("config", "generation_config"):
+            config: Any = getattr(model, attribute, None)
+            if hasattr(config, "to_json_string"):
+                written = Path(scratch) / f"{attribute}.json"
+                written.write_text(config.to_json_string(use_diff=False), encoding="utf-8")
+                os.replace(written, target / written.name)
         os.replace(weights, target / WEIGHTS)
 
 
@@ -87,15 +96,14 @@ def load_quantized(directory: str | Path, model: nn.Module | None = None) -> nn.
 
     Raises:
         ValueError: no such file, one that cannot be read, a scheme that disagrees with the shapes
-            or dtypes of its tensors, tensors missing or left over, a model of other sizes.
+            or dtypes of its tensors, tensors missing or left over or not finite, a model of other
+            sizes. ``model`` is then as it was.
     """
     source = Path(directory)
     header, tensors = _read(source / WEIGHTS)
     if model is None:
         model = _from_config(source / "config.json")
-    elif not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, not {type(model).__name__}")
-    linears = linear_layers(model, heads=True)
+    linears, layers = linear_layers(model, heads=True), {}
     for name, entry in header["layers"].items():
         if name not in linears:
             raise ValueError(
@@ -103,17 +111,16 @@ def load_quantized(directory: str | Path, model: nn.Module | None = None) -> nn.
                 "it is of another architecture"
             )
         try:
-            quantised = _layer(name, entry, tensors, linears[name])
+            layers[name] = _layer(name, entry, tensors, linears[name])
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise ValueError(f"{source / WEIGHTS}: layer {name}: {error}") from None
-        model.set_submodule(name, quantised)
-    for name, first in header["shared"].items():
-        if first in tensors:
-            tensors[name] = tensors[first]
-    try:
-        model.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{source / WEIGHTS} does not fit the model: {error}") from None
+    tensors |= {
+        name: tensors[first] for name, first in header["shared"].items() if first in tensors
+    }
+    if misfit := _misfit(model, layers, tensors):
+        raise ValueError(f"{source / WEIGHTS} does not fit the model: {misfit}")
+    set_layers(model, layers)
+    model.load_state_dict(tensors, assign=True)
     _tie(model, header["shared"])
     for module in model.modules():
         lay_out = getattr(module, "lay_out", None)
@@ -124,19 +131,41 @@ def load_quantized(directory: str | Path, model: nn.Module | None = None) -> nn.
 
 def _layer(name: str, entry: Any, tensors: dict[str, Tensor], linear: nn.Linear) -> QuantizedLinear:
     """The quantised layer that an entry of the header describes."""
-    rows, columns = (int(size) for size in entry["shape"])
-    if (rows, columns) != tuple(linear.weight.shape):
-        raise ValueError(
-            f"shape ({rows}, {columns}) is not the model's {tuple(linear.weight.shape)}"
-        )
+    shape = (linear.out_features, linear.in_features)
+    if list(entry["shape"]) != list(shape):
+        raise ValueError(f"shape {entry['shape']} is not the model's {shape}")
     prefix = f"{name}."
     parts = {
         key.removeprefix(prefix): tensor
         for key, tensor in tensors.items()
         if key.startswith(prefix) and key != f"{prefix}bias"
     }
-    weight = QuantizedTensor.from_stored(parts, (rows, columns), entry["scheme"])
+    weight = QuantizedTensor.from_stored(parts, shape, entry["scheme"])
     return QuantizedLinear(weight, linear.bias)
+
+
+def _misfit(
+    model: nn.Module, layers: dict[str, QuantizedLinear], tensors: dict[str, Tensor]
+) -> str:
+    """What keeps the tensors from being those of ``model`` with ``layers`` in it; "" if nothing."""
+    wanted = model.state_dict()
+    for name, layer in layers.items():
+        for each in names_of(model, model.get_submodule(name)):
+            del wanted[f"{each}.weight"]
+            wanted |= {f"{each}.{part}": tensor for part, tensor in layer.state_dict().items()}
+    for name in wanted.keys() ^ tensors.keys():
+        return f"{name} is {'missing' if name in wanted else 'left over'}"
+    for name, tensor in tensors.items():
+        if (old := wanted[name]).shape != tensor.shape:
+            return f"{name} has shape {tuple(tensor.shape)}, the model's {tuple(old.shape)}"
+        if old.is_floating_point() != tensor.is_floating_point():
+            return f"{name} is {tensor.dtype}, the model's {old.dtype}"
+        if not tensor.isfinite().all():
+            return f"{name} holds NaN or infinity"
+    for name, buffer in model.named_buffers():
+        if buffer.is_meta and name not in tensors:
+            return f"{name} is on the meta device and not in the file: build the model on a CPU"
+    return ""
 
 
 def _tie(model: nn.Module, shared: dict[str, str]) -> None:
@@ -150,7 +179,7 @@ def _tie(model: nn.Module, shared: dict[str, str]) -> None:
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not file.is_file():
-        raise ValueError(f"{file.parent} has no {WEIGHTS}: write one with save_quantized")
+        raise ValueError(f"folder {file.parent} has no {WEIGHTS}: write one with save_quantized")
     try:
         with safe_open(file, framework="pt") as handle:
             raw = (handle.metadata() or {}).get(_HEADER)
@@ -161,8 +190,10 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         header = json.loads(raw) if raw is not None else None
     except (ValueError, RecursionError):
         header = None
-    if not isinstance(header, dict) or not all(
-        isinstance(header.get(key), dict) for key in ("layers", "shared")
+    if (
+        not isinstance(header, dict)
+        or not all(isinstance(header.get(key), dict) for key in ("layers", "shared"))
+        or not all(isinstance(first, str) for first in header["shared"].values())
     ):
         raise ValueError(f"{file} has no readable {_HEADER!r} in its header: it is not one of ours")
     if header.get("version") != _VERSION:
@@ -176,11 +207,13 @@ def _from_config(file: Path) -> nn.Module:
             f"{file.parent} has no config.json, so it holds no transformers model: pass "
             "model=Decoder(config)"
         )
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     try:
         config = AutoConfig.from_pretrained(file.parent, trust_remote_code=False)
-        model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        if (file.parent / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(file.parent)
     except Exception as error:  # transformers checks fields with exceptions of many kinds
         reason = " ".join(str(error).split())
         raise ValueError(

@@ -24,8 +24,13 @@ def nf4_levels() -> Tensor:
     ``tail`` to seven digits, as where the published table was computed: it comes out to the bit.
     """
     tail = 0.9677083  # 1 - (1/32 + 1/30) / 2: half of what 16 and 15 levels leave beyond the last
-    positive = torch.special.ndtri(torch.linspace(tail, 0.5, 9)[:-1].double()).flip(0)
-    negative = -torch.special.ndtri(torch.linspace(tail, 0.5, 8)[:-1].double())
+
+    def quantiles(count: int) -> Tensor:
+        # dtype and device are given: a user's defaults may be others
+        steps = torch.linspace(tail, 0.5, count + 1, dtype=torch.float32, device="cpu")
+        return torch.special.ndtri(steps[:-1].double())
+
+    positive, negative = quantiles(8).flip(0), -quantiles(7)
     rising = torch.cat((negative, positive.new_zeros(1), positive)).float()
     return rising / rising[-1]
 
@@ -42,7 +47,7 @@ def fp4_levels() -> Tensor:
         exponent, mantissa = code >> 1, code & 1
         size = 2.0 ** (4 - exponent) * (1 + mantissa / 2) if exponent else mantissa / 16
         levels.append(size / 12)
-    positive = torch.tensor(levels, dtype=torch.float64)
+    positive = torch.tensor(levels, dtype=torch.float64, device="cpu")
     return torch.cat((positive, -positive)).float()
 
 

@@ -13,7 +13,8 @@ AWQ and SmoothQuant differ only in the s they choose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +34,8 @@ class Fold:
 
     kind: "norm", "up" or "value". producer: a norm, or the linear layer whose ``rows`` produce
     the input. consumers: name -> linear layer. head_dim, shared: for "value", consecutive
-    ``shared`` heads of the consumer's input read one value head.
+    ``shared`` heads of the consumer's input read one value head. applied: (channels,), what
+    ``apply`` has moved so far.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Fold:
     rows: slice = field(default_factory=lambda: slice(None))
     head_dim: int = 0
     shared: int = 1
+    applied: Tensor | None = None
 
     @property
     def channels(self) -> int:
@@ -57,21 +60,52 @@ class Fold:
 
     @torch.no_grad()
     def apply(self, scales: Tensor) -> None:
-        """Divide the producer by ``scales`` (channels,), multiply the consumers' columns."""
+        """Divide the producer by ``scales`` (channels,), multiply the consumers' columns.
+
+        Raises ValueError, with nothing changed, for scales that are not above 0, and where the
+        producer is a norm whose output is not divided with its weight (Gemma's gain is 1 + weight).
+        """
         if not bool((scales.isfinite() & (scales > 0)).all()):
             raise ValueError("scales must be finite and above 0: a fold by 0 loses the channel")
+        if self.kind == "norm":
+            self._check_norm(scales)
+        self._move(scales)
+        self.applied = scales if self.applied is None else self.applied * scales
+
+    def undo(self) -> None:
+        """Fold back all that was applied: the weights return to within rounding."""
+        if self.applied is not None:
+            self._move(1 / self.applied)
+            self.applied = None
+
+    @torch.no_grad()
+    def _move(self, scales: Tensor) -> None:
         for layer in self.consumers.values():
             layer.weight.mul_(scales.to(layer.weight.dtype))  # (out, in) * (in,)
         each = scales
         if self.shared > 1:
             each = scales.view(-1, self.shared, self.head_dim)[:, 0].reshape(-1)
-        weight, bias = self.producer.weight, getattr(self.producer, "bias", None)
-        for parameter in (weight, bias):
+        for parameter in (self.producer.weight, getattr(self.producer, "bias", None)):
             if isinstance(parameter, Tensor):
-                part = parameter[
-                    self.rows
-                ]  # (channels, in) of a linear layer, (channels,) of a norm
+                # (channels, in) of a linear layer, (channels,) of a norm
+                part = parameter[self.rows]
                 part.div_(each.to(part.dtype).view(-1, *[1] * (part.dim() - 1)))
+
+    def _check_norm(self, scales: Tensor) -> None:
+        """Try the division on a copy of the norm, with random inputs."""
+        weight = self.producer.weight
+        assert isinstance(weight, Tensor)
+        random = torch.Generator(weight.device).manual_seed(0)
+        x = torch.randn(4, len(scales), generator=random, dtype=weight.dtype, device=weight.device)
+        divided = copy.deepcopy(self.producer)
+        Fold("norm", divided, {})._move(scales)
+        want = self.producer(x) / scales
+        bound = 8 * torch.finfo(weight.dtype).eps * want.abs().amax(dim=0)
+        if not bool(((divided(x) - want).abs() <= bound).all()):
+            raise ValueError(
+                f"model cannot be folded: the output of its {type(self.producer).__name__} is not "
+                "divided with the weight (Gemma's gain is 1 + weight); use method='gptq'"
+            )
 
 
 def find_folds(model: nn.Module, kinds: tuple[str, ...] = KINDS) -> list[Fold]:
@@ -101,7 +135,7 @@ def _block_folds(prefix: str, block: Any) -> Iterator[Fold]:
     if hasattr(block, "pre_feedforward_layernorm"):
         raise AttributeError("post_attention_layernorm does not feed the mlp")
     qkv = _linears(attention, prefix + "self_attn.", ("qkv_proj",), ("q_proj", "k_proj", "v_proj"))
-    yield Fold("norm", block.input_layernorm, qkv)
+    yield Fold("norm", _norm(block, "input_layernorm"), qkv)
 
     output = _linears(attention, prefix + "self_attn.", ("o_proj",))
     values = list(qkv.values())[-1]
@@ -113,12 +147,19 @@ def _block_folds(prefix: str, block: Any) -> Iterator[Fold]:
     yield Fold("value", values, output, rows, int(attention.head_dim), shared)
 
     gate_up = _linears(mlp, prefix + "mlp.", ("gate_up_proj",), ("gate_proj", "up_proj"))
-    yield Fold("norm", block.post_attention_layernorm, gate_up)
+    yield Fold("norm", _norm(block, "post_attention_layernorm"), gate_up)
 
     up = list(gate_up.values())[-1]
     down = _linears(mlp, prefix + "mlp.", ("down_proj",))
     rows = slice(up.out_features - inputs_of(mlp.down_proj), up.out_features)
     yield Fold("up", up, down, rows)
+
+
+def _norm(block: Any, name: str) -> nn.Module:
+    norm: nn.Module = getattr(block, name)
+    if not isinstance(getattr(norm, "weight", None), Tensor):
+        raise AttributeError(f"{name} has no weight")
+    return norm
 
 
 def _linears(module: Any, prefix: str, *choices: tuple[str, ...]) -> dict[str, nn.Linear]:
@@ -137,20 +178,26 @@ def _linears(module: Any, prefix: str, *choices: tuple[str, ...]) -> dict[str, n
 
 
 @contextmanager
-def same_function(model: nn.Module, rows: Tensor) -> Iterator[None]:
-    """Raise ValueError where what happens inside changes the model's logits on ``rows`` (B, T).
+def same_function(model: nn.Module, rows: Tensor, folds: Sequence[Fold]) -> Iterator[None]:
+    """Raise ValueError where the folds applied inside change the model's logits on ``rows`` (B, T).
 
-    Attribute names can lie: a norm that computes with 1 + weight (Gemma), a gate after the values.
+    Attribute names can lie: a norm that is not followed by these layers alone, a gate after the
+    values. On any error inside, the folds are undone.
     """
     with calibrating(model):
         before = run(model, rows).float()
-    yield
-    with calibrating(model):
-        change = float((run(model, rows).float() - before).abs().max())
-    largest = float(before.abs().max())
-    sixteen = next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
-    if not change <= (0.1 if sixteen else 1e-3) * max(1.0, largest):
-        raise ValueError(
-            f"folding changed the logits by up to {change:.3g} (the largest is {largest:.3g}): "
-            "this model's norms or attention are not Llama's; use method='gptq'"
-        )
+    try:
+        yield
+        with calibrating(model):
+            change = float((run(model, rows).float() - before).abs().max())
+        largest = float(before.abs().max())
+        sixteen = next(model.parameters()).dtype in (torch.float16, torch.bfloat16)
+        if not change <= (0.1 if sixteen else 1e-3) * max(1.0, largest):
+            raise ValueError(
+                f"folding changed the logits by up to {change:.3g} (the largest is {largest:.3g}): "
+                "this model's norms or attention are not Llama's; use method='gptq'"
+            )
+    except BaseException:
+        for fold in folds:
+            fold.undo()
+        raise

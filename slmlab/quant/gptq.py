@@ -22,6 +22,7 @@ from slmlab.quant.blocks import walk
 from slmlab.quant.calibration import LayerStatistics
 from slmlab.quant.grid import from_codes, scales_and_zero_points, to_codes
 from slmlab.quant.linear import QuantizedLinear
+from slmlab.quant.model import in_layer, set_layers
 from slmlab.quant.scheme import Scheme
 from slmlab.quant.tensor import QuantizedTensor, quantize_tensor
 
@@ -43,7 +44,8 @@ def gptq_quantize(
 
     Args:
         w: (out, in) float.
-        hessian: (in, in), second moment of the inputs; any positive multiple of it will do.
+        hessian: (in, in), second moment of the inputs; any positive multiple of it will do. All
+            zeros (no input ever) is rounding to nearest.
         scheme: any integer or code book scheme, such as "int3-g32".
         damping: share of the mean diagonal that is added to the diagonal (section 3.3).
         act_order: round the columns with the strongest inputs first, while most others can still
@@ -57,7 +59,10 @@ def gptq_quantize(
     nearest = quantize_tensor(w, scheme)  # checks w and the scheme, and holds the scales as stored
     scheme = nearest.scheme
     hessian = _check_hessian(hessian, w.shape[1], damping)
-    scales, zero_points = scales_and_zero_points(w.float(), scheme)
+    if not bool(hessian.any()):
+        return nearest
+    w = w.detach().float()
+    scales, zero_points = scales_and_zero_points(w, scheme)
     stored = nearest.scales.float()
 
     columns = w.shape[1]
@@ -65,13 +70,13 @@ def gptq_quantize(
     if not act_order:
         order = torch.arange(columns, device=w.device)
     factor = inverse_factor(hessian[order][:, order], damping)  # (in, in) upper triangular
-    remaining = w.detach().float().T[order].clone()  # (in, out): a column to round is one row
+    remaining = w.T[order].clone()  # (in, out): a column to round is one row
     group_of = (order // (scheme.group_size or columns)).tolist()
     codes = torch.empty(columns, w.shape[0], dtype=torch.int8, device=w.device)
 
     for start in range(0, columns, BLOCK_COLUMNS):
         end = min(start + BLOCK_COLUMNS, columns)
-        scaled_errors = torch.empty(end - start, w.shape[0], device=w.device)
+        scaled_errors = torch.empty_like(remaining[start:end])
         for i in range(start, end):
             group = slice(group_of[i], group_of[i] + 1)
             zero_point = None if zero_points is None else zero_points[:, group]
@@ -98,28 +103,31 @@ def apply(
     from the layers before it as they are once quantised. ``quantize_model(method="gptq")``.
 
     plan: layer name -> scheme. calibration: token ids, see ``calibration_rows``. Raises ValueError
-    as ``gptq_quantize`` does, with the layer's name, and as ``walk`` does.
+    as ``gptq_quantize`` does, with the layer's name, and as ``walk`` does; the model then has its
+    own layers back.
     """
     layers = {name: model.get_submodule(name) for name in plan}
 
     def visit(name: str, statistics: LayerStatistics) -> None:
         layer = layers[name]
         assert isinstance(layer, nn.Linear)
-        try:
+        with in_layer(name):
             weight = gptq_quantize(
                 layer.weight, statistics.second_moment, plan[name], damping, act_order
             )
-        except ValueError as error:
-            raise ValueError(f"layer {name}: {error}") from None
-        model.set_submodule(name, QuantizedLinear(weight, layer.bias))
+        set_layers(model, {name: QuantizedLinear(weight, layer.bias)})
 
-    walk(model, layers, calibration, visit)
+    try:
+        walk(model, layers, calibration, visit)
+    except BaseException:
+        set_layers(model, layers)
+        raise
 
 
 def inverse_factor(hessian: Tensor, damping: float = 0.01) -> Tensor:
-    """The upper triangular U with U^T U = (H + damping * mean(diag H) * I)^-1, float32.
+    """The upper triangular U with U^T U = m (H + damping * mean(diag H) * I)^-1, float32.
 
-    Row i of U is, up to the factor U_ii, the row of H^-1 that equation 2 wants once columns
+    m, the mean diagonal of what is inverted, cancels in equation 2, and keeps U near 1. Row i of U is, up to the factor U_ii, the row of H^-1 that equation 2 wants once columns
     0 .. i-1 are rounded and struck from H: one Cholesky decomposition gives them all (section
     3.3, step 3). Computed in float64.
 
@@ -128,6 +136,7 @@ def inverse_factor(hessian: Tensor, damping: float = 0.01) -> Tensor:
     damped = hessian.double().clone()
     diagonal = damped.diagonal()
     diagonal += damping * diagonal.mean()
+    damped /= diagonal.mean()
     lower, failed = torch.linalg.cholesky_ex(damped)
     # A pivot is what the inputs before leave unexplained of an input. Without damping it must
     # stand clear of the float32 rounding of H (measured: up to 2e-5 of the diagonal where it

@@ -9,6 +9,8 @@ weight, and a kernel that reads the codes themselves wins several times over. On
   codes are laid out anew, which holds a second copy: 4 bits a weight (8 for int8-gN).
 - nf4, fp4: bitsandbytes' product, where the processor has bfloat16 instructions. A second copy too.
 
+``cuda_kernels.py`` has those of a GPU.
+
 They take activations in bfloat16 and most keep scales in it. A result is off by at most
 ``PRECISION`` times the sum of the magnitudes of its terms: |x| * scale * (|code| + |zero point|),
 or |x| * scale * (|code| + 16) where codes are halved, or |x| * |weight| for nf4 and fp4.
@@ -31,7 +33,9 @@ from slmlab.quant.grid import from_codes
 from slmlab.quant.packing import unpack_codes
 from slmlab.quant.tensor import QuantizedTensor, quantize_tensor
 
-PRECISION = 2.0**-7  # at most three roundings (activation, scale, result) of 2**-9 each
+# Three roundings to bfloat16 (activation, scale, result) of 2**-9 each, and those that an operator
+# makes inside: over many shapes and schemes 1.26 * 2**-7 was the most.
+PRECISION = 1.5 * 2.0**-7
 MOST_ROWS = 32  # beyond, unpacking once and a full matrix product is as fast, and exact
 _INT4_GROUPS = (256, 128, 64, 32)  # what torch's int4 product knows
 _BLOCK = 1 << 18  # weights that `reference` unpacks at a time
@@ -57,6 +61,10 @@ class Kernel:
 
 def choose_kernel(weight: QuantizedTensor) -> Kernel | None:
     """The fastest product for few rows with this weight; None where there is only `reference`."""
+    if weight.packed.device.type == "cuda":
+        from slmlab.quant.cuda_kernels import choose_cuda_kernel  # it builds on this module
+
+        return choose_cuda_kernel(weight)
     if weight.packed.device.type != "cpu":
         return None
     rows, columns = weight.shape
@@ -68,9 +76,8 @@ def choose_kernel(weight: QuantizedTensor) -> Kernel | None:
     if scheme.code_bits == 8 and scheme.group_size is None:
         # torch 2.13's operator reads past the end of a row that is no multiple of its vectors.
         return _int8pack(weight) if columns % 32 == 0 else None
-    size = scheme.group_size or columns
-    fits = [g for g in _INT4_GROUPS if size % g == 0 and columns % g == 0]
-    return _int4pack(weight, fits[0]) if fits and rows % 16 == 0 else None
+    group = int4_group(weight)
+    return _int4pack(weight, group) if group and rows % 16 == 0 else None
 
 
 def reference(x: Tensor, weight: QuantizedTensor) -> Tensor:
@@ -113,9 +120,23 @@ def _int8pack(weight: QuantizedTensor) -> Kernel:
     return Kernel("aten._weight_int8pack_mm", with_zero_points, (ones, scales, zeros))
 
 
-def _int4pack(weight: QuantizedTensor, group: int) -> Kernel:
-    """The operator computes (code - 8) * scale + zero, with codes 0 .. 15."""
-    rows, columns = weight.shape
+def int4_group(weight: QuantizedTensor) -> int | None:
+    """Largest group size of torch's int4 products that divides this weight's; None: none does, or
+    the weight is of 8 bits with one scale a row, whose halves would cost more than they save."""
+    if weight.scheme.code_bits == 8 and weight.scheme.group_size is None:
+        return None
+    columns = weight.shape[1]
+    size = weight.scheme.group_size or columns
+    return next((g for g in _INT4_GROUPS if size % g == 0 and columns % g == 0), None)
+
+
+def int4_operands(weight: QuantizedTensor, group: int) -> tuple[Tensor, Tensor]:
+    """What torch's int4 products compute with: (code - 8) * scale + zero.
+
+    Returns codes 0 .. 15, (out, in) int32, and scales and zeros, (groups, out, 2) bfloat16. Codes
+    of 8 bits become two halves, with the low ones as further rows: (2 * out, in).
+    """
+    columns = weight.shape[1]
     scales, zero_points = weight.scales.float(), weight.zero_points
     repeats = (weight.scheme.group_size or columns) // group  # the operator's groups in one of ours
     codes = weight.codes.int()
@@ -127,23 +148,42 @@ def _int4pack(weight: QuantizedTensor, group: int) -> Kernel:
     else:
         codes = codes + 8
         zeros = torch.zeros_like(scales) if zero_points is None else -zero_points * scales
-    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
     scales_and_zeros = torch.stack((scales, zeros), -1).repeat_interleave(repeats, 1)
     # A last short group repeats less often.
     scales_and_zeros = scales_and_zeros[:, : columns // group].transpose(0, 1).bfloat16()
-    scales_and_zeros = scales_and_zeros.contiguous()  # (groups, out, 2)
+    return codes, scales_and_zeros.contiguous()
+
+
+def int4_kernel(
+    name: str,
+    product: Callable[[Tensor, Tensor, int, Tensor], Tensor],
+    packed: Tensor,
+    group: int,
+    scales_and_zeros: Tensor,
+    weight: QuantizedTensor,
+) -> Kernel:
+    """The kernel of an int4 product (x, packed, group, scales and zeros); halves are added up."""
 
     def multiply(x: Tensor) -> Tensor:
-        return torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, group, scales_and_zeros)
+        return product(x, packed, group, scales_and_zeros)
 
     def halves(x: Tensor) -> Tensor:
-        high, low = multiply(x).float().split(rows, -1)
+        high, low = multiply(x).float().split(weight.shape[0], -1)
         return high + low
 
-    return Kernel(
+    both = weight.scheme.code_bits == 8
+    return Kernel(name, halves if both else multiply, (packed, scales_and_zeros))
+
+
+def _int4pack(weight: QuantizedTensor, group: int) -> Kernel:
+    codes, scales_and_zeros = int4_operands(weight, group)
+    return int4_kernel(
         "aten._weight_int4pack_mm_for_cpu",
-        halves if weight.scheme.code_bits == 8 else multiply,
-        (packed, scales_and_zeros),
+        torch.ops.aten._weight_int4pack_mm_for_cpu,
+        torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1),
+        group,
+        scales_and_zeros,
+        weight,
     )
 
 

@@ -14,7 +14,33 @@ from slmlab.quant.tensor import QuantizedTensor, quantize_tensor
 _PARTS = ("packed", "scales", "zero_points", "absmax_blocks")
 
 
-class QuantizedLinear(nn.Module):
+class KeepsDtypes(nn.Module):
+    """A module whose buffers keep their dtype when ``.to(dtype)`` or ``.half()`` change its
+    parameters': a stored scale must not be rounded again."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """What ``.to()`` and its kin call."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = self._buffers[name]
+            if old is not None and new is not None and new.dtype != old.dtype:
+                self._buffers[name] = old.to(new.device)
+        return self
+
+
+def rows_of(x: Tensor, features: int) -> Tensor:
+    """Inputs (..., in) of a layer as rows (rows, in), checked: codes times integers, or rounded
+    to integers again, would be wrong numbers without an error."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = getattr(x, "dtype", type(x).__name__)
+        raise TypeError(f"x must be a floating-point tensor, not {kind}: use x.float()")
+    if x.shape[-1:] != (features,):
+        raise ValueError(f"x has shape {tuple(x.shape)}, this layer takes (..., {features})")
+    return x.reshape(-1, features)
+
+
+class QuantizedLinear(KeepsDtypes):
     """Computes as ``nn.Linear`` with ``weight.dequantize()`` would; x's dtype in, the same out.
 
     Up to ``MOST_ROWS`` rows (decoding) go through the kernel that `choose_kernel` finds, more of
@@ -41,6 +67,10 @@ class QuantizedLinear(nn.Module):
             )
         self.out_features, self.in_features = weight.shape
         self.scheme = weight.scheme
+        if bias is not None and tuple(bias.shape) != (self.out_features,):
+            raise ValueError(
+                f"bias must have shape (out,) = ({self.out_features},), not {tuple(bias.shape)}"
+            )
         stored = weight.stored()
         for name in _PARTS:
             self.register_buffer(name, stored.get(name))
@@ -54,10 +84,7 @@ class QuantizedLinear(nn.Module):
 
         Raises as `quantize_tensor`; ValueError for a QuantizedLinear, TypeError for no Linear.
         """
-        if isinstance(linear, QuantizedLinear):
-            raise ValueError(f"linear is quantised already ({linear.scheme.name})")
-        if not isinstance(linear, nn.Linear):
-            raise TypeError(f"linear must be an nn.Linear, not {type(linear).__name__}")
+        check_linear(linear)
         bias = None if linear.bias is None else linear.bias.detach().clone()
         return cls(quantize_tensor(linear.weight, scheme), bias).train(linear.training)
 
@@ -91,9 +118,7 @@ class QuantizedLinear(nn.Module):
         return 0 if self._kernel is None else self._kernel.nbytes
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-1] != self.in_features:
-            raise ValueError(f"x has {x.shape[-1]} features, this layer takes {self.in_features}")
-        rows = x.reshape(-1, self.in_features)
+        rows = rows_of(x, self.in_features)
         kernel = None
         if len(rows) <= MOST_ROWS and not self.exact:
             kernel = self._kernel if self._prepared else self.kernel
@@ -106,14 +131,13 @@ class QuantizedLinear(nn.Module):
         return product.view(*x.shape[:-1], self.out_features)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """What ``.to()`` and its kin call: buffers change their device, never their dtype."""
-        before = {name: getattr(self, name) for name in _PARTS}
         super()._apply(fn, recurse)
-        for name, tensor in before.items():
-            if tensor is not None:
-                setattr(self, name, tensor.to(getattr(self, name).device))
         self._kernel, self._prepared = None, False
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copy.deepcopy copies: all but the kernel, which reads this layer's own memory."""
+        return {**self.__dict__, "_kernel": None, "_prepared": False}
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -122,3 +146,11 @@ class QuantizedLinear(nn.Module):
     def extra_repr(self) -> str:
         bias = self.bias is not None
         return f"{self.in_features}, {self.out_features}, scheme={self.scheme.name}, bias={bias}"
+
+
+def check_linear(linear: nn.Module) -> None:
+    """ValueError for a layer that is quantised already, TypeError for no ``nn.Linear``."""
+    if isinstance(linear, QuantizedLinear):
+        raise ValueError(f"linear is quantised already ({linear.scheme.name})")
+    if not isinstance(linear, nn.Linear):
+        raise TypeError(f"linear must be an nn.Linear, not {type(linear).__name__}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -13,6 +14,9 @@ from slmlab.quant.grid import quantising
 from slmlab.quant.linear import QuantizedLinear
 
 METHODS = ("rtn", "gptq", "awq", "smoothquant")
+# Where the forward of a layer that computes as nn.Linear is written. A subclass with a forward of
+# its own (a router, a mask) uses its weight in other ways, and a QuantizedLinear would not.
+_LINEAR_FORWARDS = ("torch.nn.modules.linear", "slmlab.models.projection")
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -30,7 +34,9 @@ def quantize_model(
     copied, so the peak is the model and the result; the other methods copy the model first.
     Embeddings, norms and biases keep their dtype. So does the head, unless asked for: a head that
     is tied to the embedding stays tied (and counts once); with ``head_scheme`` it gets codes of
-    its own beside the embedding (and both count).
+    its own beside the embedding (and both count). Hooks of the replaced layers are not carried
+    over. `save_quantized` stores the result; ``save_pretrained`` of transformers cannot: its
+    ``from_pretrained`` would fill the layers with random weights.
 
     Args:
         model: a Decoder, a transformers model, any module with ``nn.Linear`` layers.
@@ -46,11 +52,6 @@ def quantize_model(
             method or layer, weights that are not finite, a method without calibration.
         TypeError: no nn.Module, no scheme.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model must be an nn.Module, not {type(model).__name__}: pass lm.model of a "
-            "LanguageModel"
-        )
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown; use one of {', '.join(METHODS)}")
     plan = make_plan(model, scheme, head_scheme)
@@ -72,11 +73,14 @@ def linear_layers(model: nn.Module, *, heads: bool = False) -> dict[str, nn.Line
     """The float linear layers that `quantize_model` quantises, by name; with ``heads`` those that
     give the logits too.
 
-    A layer of ``nn.MultiheadAttention`` is left out: its owner reads the float weight itself.
+    Left out are layers of ``nn.MultiheadAttention``, whose owner reads the float weight itself,
+    and subclasses with a forward of their own.
 
     Raises:
         ValueError: the model is quantised already (by us or by another library).
+        TypeError: no nn.Module.
     """
+    check_module(model)
     found: dict[str, nn.Linear] = {}
     left_out = () if heads else head_layers(model)
     for name, module in model.named_modules():
@@ -93,9 +97,19 @@ def linear_layers(model: nn.Module, *, heads: bool = False) -> dict[str, nn.Line
                     f"model is quantised already: the weight of layer {name!r} is "
                     f"{module.weight.dtype}; load the float model"
                 )
-            if name not in left_out:
+            as_linear = type(module).forward.__module__ in _LINEAR_FORWARDS
+            if as_linear and name not in left_out:
                 found[name] = module
     return found
+
+
+def check_module(model: object) -> None:
+    """TypeError for anything but an nn.Module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be an nn.Module, not {type(model).__name__}: pass lm.model of a "
+            "LanguageModel"
+        )
 
 
 def head_layers(model: nn.Module) -> list[str]:
@@ -129,6 +143,11 @@ def make_plan(
     if head_scheme is not None:
         if not heads:
             raise ValueError("head_scheme is given, but no head was found: name it in a plan")
+        if twice := [name for name in heads if plan.get(name, head_scheme) != head_scheme]:
+            raise ValueError(
+                f"plan gives {twice[0]!r} {plan[twice[0]]!r}, head_scheme gives it {head_scheme!r}: "
+                "leave one of them out"
+            )
         plan.update({name: head_scheme for name in heads})
     for name, wanted in plan.items():
         if name not in layers:
@@ -137,6 +156,8 @@ def make_plan(
                 f"{', '.join(list(layers)[:4])}, ..."
             )
         quantising(wanted)
+    if not plan and isinstance(scheme, Mapping):
+        raise ValueError("scheme is an empty plan: name at least one layer")
     if not plan:
         raise ValueError(
             "model has no nn.Linear to quantise: quantise its weights with quantize_tensor"
@@ -151,11 +172,34 @@ def _copy_quantised(model: Model, plan: Mapping[str, str]) -> Model:
     for name, scheme in plan.items():
         linear = layers[name]
         assert isinstance(linear, nn.Linear)
-        try:
+        with in_layer(name):
             memo[id(linear)] = QuantizedLinear.from_linear(linear, scheme)
-        except ValueError as error:
-            raise ValueError(f"layer {name}: {error}") from None
     return copy.deepcopy(model, memo)
+
+
+@contextmanager
+def in_layer(name: str) -> Iterator[None]:
+    """Put the layer's name before the message of a ValueError from inside."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"layer {name}: {error}") from None
+
+
+def names_of(model: nn.Module, module: nn.Module) -> list[str]:
+    """Every name that a part of ``model`` has: shared parts have several."""
+    every = model.named_modules(remove_duplicate=False)
+    return [name for name, part in every if part is module]
+
+
+def set_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Put each layer in the place of the one of that name, under every name that that one has. It
+    is in training mode if that one was."""
+    for name, layer in layers.items():
+        old = model.get_submodule(name)
+        layer.train(old.training)
+        for each in names_of(model, old):
+            model.set_submodule(each, layer)
 
 
 def stored_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -164,8 +208,9 @@ def stored_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]
     tensors: dict[str, Tensor] = {}
     shared: dict[str, str] = {}
     first: dict[tuple[Any, ...], str] = {}
-    for name, tensor in model.state_dict().items():
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        address = id(tensor) if tensor.is_meta else tensor.data_ptr()  # all 0 on meta
+        place = (tensor.device, address, tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and place in first:
             shared[name] = first[place]
         else:
@@ -181,6 +226,5 @@ def model_bytes(model: nn.Module) -> int:
     The codes that a kernel laid out anew in memory are not stored and do not count here: add
     ``kernel_nbytes`` of the layers for what runs at the moment.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, not {type(model).__name__}")
+    check_module(model)
     return sum(tensor.nbytes for tensor in stored_tensors(model)[0].values())

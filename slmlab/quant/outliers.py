@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from slmlab.quant.calibration import collect_statistics
 from slmlab.quant.folding import find_folds
-from slmlab.quant.linear import QuantizedLinear
+from slmlab.quant.linear import KeepsDtypes, QuantizedLinear, check_linear, rows_of
+from slmlab.quant.model import in_layer, linear_layers, make_plan, set_layers
 from slmlab.quant.scheme import Scheme
-from slmlab.quant.smoothquant import int8_linear, quantize_activations
+from slmlab.quant.smoothquant import int8_linear
 from slmlab.quant.tensor import quantize_tensor
 
 THRESHOLD = 6.0  # multiples of the median channel
@@ -38,7 +39,7 @@ def outlier_columns(max_magnitude: Tensor, threshold: float = THRESHOLD) -> Tens
     return (max_magnitude > threshold * max_magnitude.median()).nonzero()[:, 0]
 
 
-class OutlierLinear(nn.Module):
+class OutlierLinear(KeepsDtypes):
     """A linear layer with some input columns in float16 and the rest quantised.
 
     columns: (k,) int64. high: (out, k) float16, their weights. rest: the weight (out, in) under a
@@ -72,9 +73,11 @@ class OutlierLinear(nn.Module):
     ) -> OutlierLinear:
         """Split a layer's weight at the given columns.
 
-        columns: (k,) int64, distinct, within the layer's inputs. Raises ValueError otherwise,
-        TypeError for anything but an int64 tensor.
+        columns: (k,) int64, distinct, within the layer's inputs. Raises ValueError otherwise, and
+        where their weights do not fit float16; TypeError for anything but an int64 tensor, or a
+        layer that is no ``nn.Linear``.
         """
+        check_linear(layer)
         weight = layer.weight.detach()
         if not isinstance(columns, Tensor) or columns.dtype != torch.int64 or columns.dim() != 1:
             raise TypeError("columns must be an int64 tensor (k,), as outlier_columns returns")
@@ -85,8 +88,15 @@ class OutlierLinear(nn.Module):
             )
         others = weight.clone()
         others[:, columns] = 0
-        rest = QuantizedLinear(quantize_tensor(others, scheme), layer.bias)
-        return cls(rest, columns, weight[:, columns].to(torch.float16), int8_activations)
+        high = weight[:, columns].to(torch.float16)
+        if not bool(high.isfinite().all()):
+            raise ValueError(
+                "columns hold weights that are NaN, infinite or beyond float16's 65504: mend the "
+                "checkpoint, or leave those columns to the rest"
+            )
+        bias = None if layer.bias is None else layer.bias.detach().clone()
+        rest = QuantizedLinear(quantize_tensor(others, scheme), bias)
+        return cls(rest, columns.clone(), high, int8_activations)
 
     @property
     def nbytes(self) -> int:
@@ -101,14 +111,14 @@ class OutlierLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), x's dtype."""
-        rows = x.flatten(0, -2)  # (tokens, in)
+        rows = rows_of(x, self.rest.in_features)  # (tokens, in)
         high = rows[:, self.columns].float() @ self.high.float().T  # (tokens, out)
         ordinary = rows.index_fill(1, self.columns, 0)
         if self.int8_activations:
-            low = int8_linear(*quantize_activations(ordinary), self.rest)
+            low = int8_linear(ordinary, self.rest)
         else:
             low = self.rest(ordinary)
-        return (high + low).to(x.dtype).view(*x.shape[:-1], -1)
+        return (high + low).to(x.dtype).view(*x.shape[:-1], self.rest.out_features)
 
     def extra_repr(self) -> str:
         return f"{self.columns.numel()} columns in float16"
@@ -126,17 +136,23 @@ def apply(
     """Split every layer of a model at its outlier columns, in place.
 
     plan: layer name -> scheme of the rest; "int8" with int8_activations. calibration: token ids,
-    see ``calibration_rows``. Returns {layer name: number of columns in float16}.
+    see ``calibration_rows``. Returns {layer name: number of columns in float16}. Raises ValueError
+    for a name that is no linear layer, and a model with layers that are quantised or split already.
     """
-    layers = {name: model.get_submodule(name) for name in plan}
+    plan = make_plan(model, plan)
+    linears = linear_layers(model, heads=True)
+    layers: dict[str, nn.Module] = {name: linears[name] for name in plan}
     statistics = collect_statistics(model, layers, calibration)
+    split: dict[str, nn.Module] = {}
     counts = {}
-    for name, layer in layers.items():
-        assert isinstance(layer, nn.Linear)
+    for name in plan:
         columns = outlier_columns(statistics[name].max_magnitude, threshold)
-        split = OutlierLinear.from_linear(layer, columns, plan[name], int8_activations)
-        model.set_submodule(name, split)
+        with in_layer(name):
+            split[name] = OutlierLinear.from_linear(
+                linears[name], columns, plan[name], int8_activations
+            )
         counts[name] = columns.numel()
+    set_layers(model, split)
     return counts
 
 
@@ -165,7 +181,7 @@ def plant_outliers(
     chosen = torch.randperm(width, generator=generator)[:channels].sort().values
     for fold in folds:
         weight = next(iter(fold.consumers.values())).weight
-        scales = torch.ones(width, device=weight.device)
+        scales = torch.ones(width, dtype=torch.float32, device=weight.device)
         scales[chosen] = 1 / factor
         fold.apply(scales)
     return {name: chosen.tolist() for fold in folds for name in fold.consumers}

@@ -44,9 +44,10 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
     per_word = {8: 1, 4: 2, 3: 8, 2: 4}[bits]
     if columns % per_word:
         codes = functional.pad(codes, (0, -columns % per_word))
-    unsigned = codes.contiguous().view(torch.uint8)
+    # A copy in any case: contiguous() would leave a single row its odd strides.
+    unsigned = codes.clone(memory_format=torch.contiguous_format).view(torch.uint8)
     if bits == 8:
-        return unsigned.clone()
+        return unsigned
     if bits == 3:
         return _pack_3(unsigned)[:, : packed_columns(columns, bits)].contiguous()
     while bits < 8:

@@ -16,9 +16,9 @@ VALID_FORMS = (
     "(B = 4, 3, 2), nf4-gN, fp4-gN, nf4-gN-dq, fp4-gN-dq (N = group size, such as int4-g32)"
 )
 DOUBLE_QUANT_BLOCK = 256
-_INTEGER = re.compile(r"int8(?P<asym8>-asym)?|int8-g(?P<g8>[1-9]\d*)")
-_LOW = re.compile(r"int(?P<bits>[432])-(?:row|g(?P<group>[1-9]\d*)(?P<asym>-asym)?)")
-_FOUR = re.compile(r"(?:nf4|fp4)-g(?P<group>[1-9]\d*)(?P<dq>-dq)?")
+_INTEGER = re.compile(r"int8(?P<asym8>-asym)?|int8-g(?P<g8>[1-9][0-9]*)")
+_LOW = re.compile(r"int(?P<bits>[432])-(?:row|g(?P<group>[1-9][0-9]*)(?P<asym>-asym)?)")
+_FOUR = re.compile(r"(?:nf4|fp4)-g(?P<group>[1-9][0-9]*)(?P<dq>-dq)?")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Scheme:
 
     def groups(self, columns: int) -> int:
         """Groups in a row of ``columns`` weights, a last short one included."""
-        return -(-columns // (self.group_size or columns))
+        return -(-columns // (self.group_size or max(1, columns)))
 
     def matrix_bits(self, rows: int, columns: int) -> int:
         """Bits that a weight (rows, columns) takes, metadata included; groups run along columns.

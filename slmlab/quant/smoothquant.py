@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from slmlab.quant.calibration import calibration_rows, collect_statistics
 from slmlab.quant.folding import find_folds, same_function
-from slmlab.quant.linear import QuantizedLinear
+from slmlab.quant.linear import KeepsDtypes, QuantizedLinear, rows_of
+from slmlab.quant.model import in_layer, set_layers
 
 ACTIVATIONS = ("dynamic", "static")
 
@@ -44,12 +45,14 @@ def quantize_activations(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor
 
     x: (tokens, in) float. scale: one number for all tokens ("static"); None takes each token's
     own largest magnitude / 127 ("dynamic"). Returns codes (tokens, in) int8 within +-127, and
-    scales (tokens, 1) or () float32. A token of zeros gets scale 1.
+    scales (tokens, 1) float32. A token of zeros gets scale 1, one with NaN or inf NaN: no code
+    can stand for those, so the scale passes them on.
     """
     wide = x.float()
     if scale is None:
         scale = wide.abs().amax(dim=-1, keepdim=True) / 127
         scale = torch.where(scale == 0, 1.0, scale)
+    scale = torch.where(wide.isfinite().all(dim=-1, keepdim=True), scale, torch.nan)
     codes = (wide / scale).round().clamp(-127, 127).to(torch.int8)
     return codes, scale
 
@@ -66,7 +69,7 @@ def int8_product(x_codes: Tensor, w_codes: Tensor) -> Tensor:
     return (x_codes.double() @ w_codes.double().T).to(torch.int32)
 
 
-class W8A8Linear(nn.Module):
+class W8A8Linear(KeepsDtypes):
     """A linear layer whose product runs on int8 codes of both weights and activations.
 
     linear: the weight under scheme "int8". activation_scale: () float32 for static activations,
@@ -93,19 +96,24 @@ class W8A8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), x's dtype."""
-        codes, scales = quantize_activations(x.flatten(0, -2), self.activation_scale)
-        y = int8_linear(codes, scales, self.linear)
-        return y.to(x.dtype).view(*x.shape[:-1], -1)
+        rows = rows_of(x, self.linear.in_features)
+        y = int8_linear(rows, self.linear, self.activation_scale)
+        return y.to(x.dtype).view(*x.shape[:-1], self.linear.out_features)
 
     def extra_repr(self) -> str:
         return "dynamic activations" if self.activation_scale is None else "static activations"
 
 
-def int8_linear(codes: Tensor, scales: Tensor, linear: QuantizedLinear) -> Tensor:
-    """The product of quantised activations and an int8 weight, scaled back, bias added.
+def int8_linear(x: Tensor, linear: QuantizedLinear, scale: Tensor | None = None) -> Tensor:
+    """x (tokens, in) times an int8 weight as a product of integers, bias added.
 
-    codes: (tokens, in) int8; scales: (tokens, 1) or () float32. Returns (tokens, out) float32.
+    scale: see ``quantize_activations``. Returns (tokens, out) float32. Where x needs gradients,
+    floats stand in for the integers, and rounding passes the gradient on as it is.
     """
+    codes, scales = quantize_activations(x.detach(), scale)
+    if x.requires_grad and torch.is_grad_enabled():
+        wide = x.float()
+        return linear(wide + (codes * scales - wide).detach())
     product = int8_product(codes, linear.packed.view(torch.int8)).float()  # (tokens, out)
     y = product * scales.float() * linear.scales.float().T
     return y if linear.bias is None else y + linear.bias
@@ -128,7 +136,7 @@ def smooth(
     first = {next(iter(fold.consumers)): fold for fold in folds}
     layers: dict[str, nn.Module] = {name: fold.consumers[name] for name, fold in first.items()}
     statistics = collect_statistics(model, layers, calibration)
-    with same_function(model, calibration_rows(calibration)[:1]):
+    with same_function(model, calibration_rows(calibration, model=model)[:1], folds):
         for name, fold in first.items():
             columns = [layer.weight.abs().amax(dim=0) for layer in fold.consumers.values()]
             max_input = fold.tie(statistics[name].max_magnitude)
@@ -168,7 +176,9 @@ def apply(
     if activations == "static":
         for name, statistics in collect_statistics(model, layers, calibration).items():
             limits[name] = (statistics.max_magnitude.amax() / 127).clamp(min=1e-12)
+    integer: dict[str, nn.Module] = {}
     for name, layer in layers.items():
         assert isinstance(layer, nn.Linear)
-        quantised = QuantizedLinear.from_linear(layer, "int8")
-        model.set_submodule(name, W8A8Linear(quantised, limits[name]))
+        with in_layer(name):
+            integer[name] = W8A8Linear(QuantizedLinear.from_linear(layer, "int8"), limits[name])
+    set_layers(model, integer)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from slmlab.quant.double_quant import dequantize_absmax, quantize_absmax
 from slmlab.quant.grid import (
     FP16_LARGEST,
-    SMALLEST_ABSMAX,
     from_codes,
     quantising,
     scales_and_zero_points,
@@ -50,11 +49,12 @@ class QuantizedTensor:
         Args:
             codes: (out, in) int8 within ``scheme.code_range``.
             scales: (out, groups) float, none negative.
-            zero_points: (out, groups) int8 for "-asym", else None.
+            zero_points: (out, groups) int8 within ``scheme.code_range`` for "-asym", else None.
 
         Raises:
-            ValueError: shapes that do not match, codes out of range, scales that are not finite
-                or too large for fp16.
+            ValueError: shapes that do not match, codes or zero points out of range, scales that
+                are not finite, too large for fp16, or so small that they would be stored as 0.
+            TypeError: codes or zero points that are no int8 tensor, scales that are no float one.
         """
         scheme = quantising(scheme)
         _check_codes(codes, scheme)
@@ -70,7 +70,7 @@ class QuantizedTensor:
 
         Raises:
             ValueError: parts that are missing, left over, or not of the dtype and shape that the
-                scheme stores for a weight of ``shape``; scales that are not finite.
+                scheme stores for a weight of ``shape``; scales that are negative or not finite.
         """
         scheme = quantising(scheme)
         expected = _layout(shape, scheme)
@@ -85,8 +85,8 @@ class QuantizedTensor:
                     f"{scheme.name} stores {name} of a weight {shape} as {dtype} {size}, found "
                     f"{part.dtype} {tuple(part.shape)}: scheme and tensors belong to different weights"
                 )
-            if part.is_floating_point() and not part.isfinite().all():
-                raise ValueError(f"{name} holds NaN or infinity")
+            if part.is_floating_point() and not ((part >= 0) & part.isfinite()).all():
+                raise ValueError(f"{name} holds negative numbers, NaN or infinity")
         return cls(
             scheme,
             shape,
@@ -107,7 +107,7 @@ class QuantizedTensor:
         """(out, groups): fp16 scales, or the fp32 absmax of nf4 and fp4 as it is read back."""
         if self.absmax_blocks is None:
             return self.stored_scales
-        return _dequantize_absmax(self.stored_scales, self.absmax_blocks)
+        return dequantize_absmax(self.stored_scales, self.absmax_blocks)
 
     @property
     def zero_points(self) -> Tensor | None:
@@ -196,27 +196,6 @@ def _layout(
     return layout
 
 
-def _quantize_absmax(absmax: Tensor) -> tuple[Tensor, Tensor]:
-    """absmax (out, groups) in steps of 1/255 of the largest of 256: uint8, and those largest.
-
-    The paper subtracts the mean first and uses a signed 8-bit float; absmax is never negative, so
-    an unsigned integer uses all its codes without one. A group that is not zero keeps code 1 at
-    least, so that it does not vanish beside a much larger one.
-    """
-    flat = absmax.flatten()
-    blocks = functional.pad(flat, (0, -flat.numel() % DOUBLE_QUANT_BLOCK))
-    blocks = blocks.view(-1, DOUBLE_QUANT_BLOCK)
-    largest = blocks.amax(1)
-    ratio = blocks / largest.clamp(min=SMALLEST_ABSMAX)[:, None]
-    codes = (255 * ratio).round().clamp(min=1).mul(blocks > 0).to(torch.uint8)
-    return codes.flatten()[: flat.numel()].view(absmax.shape), largest
-
-
-def _dequantize_absmax(codes: Tensor, largest: Tensor) -> Tensor:
-    each = largest.repeat_interleave(DOUBLE_QUANT_BLOCK)[: codes.numel()]
-    return codes.float() * (each.view(codes.shape) / 255)
-
-
 def _stored(
     packed: Tensor,
     shape: tuple[int, int],
@@ -225,12 +204,18 @@ def _stored(
     scheme: Scheme,
 ) -> QuantizedTensor:
     """Round the scales and pack the zero points, as the scheme stores them."""
+    scales = scales.detach()
     if scheme.double_quantized:
-        return QuantizedTensor(scheme, shape, packed, *_quantize_absmax(scales.float()))
+        return QuantizedTensor(scheme, shape, packed, *quantize_absmax(scales.float()))
     stored_scales = scales.to(torch.float16 if scheme.kind == "int" else torch.float32)
+    if bool(((stored_scales == 0) & (scales > 0)).any()):
+        raise ValueError(
+            f"scales go down to {float(scales[scales > 0].min()):.3g}, which {scheme.name} would "
+            "store as 0: multiply scales and weights by a constant first"
+        )
     if zero_points is None:
         return QuantizedTensor(scheme, shape, packed, stored_scales)
-    one_row = pack_codes(zero_points.to(torch.int8).reshape(1, -1), scheme.zero_point_bits)
+    one_row = pack_codes(zero_points.reshape(1, -1), scheme.zero_point_bits)
     return QuantizedTensor(scheme, shape, packed, stored_scales, None, one_row.flatten())
 
 
@@ -247,6 +232,11 @@ def _check_weight(w: Tensor) -> None:
         raise ValueError(
             f"w must have shape (out, in) with at least one weight, not {tuple(w.shape)}"
         )
+    if w.is_meta or w.layout != torch.strided:
+        raise ValueError(
+            f"w must be dense and hold its numbers, not {w.layout} on {w.device}: load it, or use "
+            "w.to_dense(), first"
+        )
     # One pass that can overflow only where w is not finite, or too large to be summed.
     if not w.float().sum().isfinite() and not (finite := w.float().isfinite()).all():
         row, column = (~finite).nonzero()[0].tolist()
@@ -256,23 +246,28 @@ def _check_weight(w: Tensor) -> None:
         )
 
 
-def _check_codes(codes: Tensor, scheme: Scheme) -> None:
+def _check_codes(codes: Tensor, scheme: Scheme, name: str = "codes") -> None:
     if not isinstance(codes, Tensor) or codes.dtype != torch.int8:
         kind = getattr(codes, "dtype", type(codes).__name__)
-        raise TypeError(f"codes must be an int8 tensor, not {kind}")
+        raise TypeError(f"{name} must be an int8 tensor, not {kind}")
     if codes.dim() != 2 or codes.numel() == 0:
-        raise ValueError(f"codes must have shape (out, in), not {tuple(codes.shape)}")
+        raise ValueError(
+            f"{name} must be a matrix of at least one, not of shape {tuple(codes.shape)}"
+        )
     low, high = (int(end) for end in codes.aminmax())
     smallest, largest = scheme.code_range
     if low < smallest or high > largest:
         raise ValueError(
-            f"codes run from {low} to {high}, {scheme.name} has {smallest} to {largest}: clamp them"
+            f"{name} run from {low} to {high}, {scheme.name} has {smallest} to {largest}: clamp them"
         )
 
 
 def _check_metadata(
     scales: Tensor, zero_points: Tensor | None, shape: tuple[int, int], scheme: Scheme
 ) -> None:
+    if not isinstance(scales, Tensor) or not scales.is_floating_point():
+        kind = getattr(scales, "dtype", type(scales).__name__)
+        raise TypeError(f"scales must be a floating-point tensor, not {kind}")
     if tuple(scales.shape) != shape:
         raise ValueError(
             f"scales must have shape (out, groups) = {shape}, not {tuple(scales.shape)}"
@@ -283,5 +278,7 @@ def _check_metadata(
     if (zero_points is None) != (scheme.zero_point_bits == 0):
         wanted = "None" if scheme.zero_point_bits == 0 else f"int8 of shape {shape}"
         raise ValueError(f"zero_points must be {wanted} under {scheme.name}")
-    if zero_points is not None and tuple(zero_points.shape) != shape:
-        raise ValueError(f"zero_points must have shape {shape}, not {tuple(zero_points.shape)}")
+    if zero_points is not None:
+        _check_codes(zero_points, scheme, "zero_points")
+        if tuple(zero_points.shape) != shape:
+            raise ValueError(f"zero_points must have shape {shape}, not {tuple(zero_points.shape)}")

@@ -180,8 +180,68 @@ def test_mixed_bits_on_the_embedded_model(
         assert kl[0] <= 0.85 * kl[1], name
 
 
+class Odd(nn.Module):
+    """One layer that the logits do not depend on, one that sees no token, and one never run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(96, 32), nn.Linear(32, 96)
+        self.used, self.unused = nn.Linear(32, 32), nn.Linear(32, 32)
+        self.expert: nn.Linear | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.table(x)
+        self.unused(hidden)
+        if self.expert is not None:
+            self.expert(hidden[:0])
+        return self.head(self.used(hidden).relu())
+
+
+def test_layers_that_the_logits_do_not_depend_on() -> None:
+    model, pair = Odd(), ("int2-g32", "int8")
+    damage = fisher_sensitivity(model, {"used": model.used, "unused": model.unused}, pair, ids())
+    assert damage["unused", "int2-g32"] == 0 < damage["used", "int8"] < damage["used", "int2-g32"]
+    model.expert = nn.Linear(32, 32)
+    with pytest.raises(ValueError, match="never reached expert"):
+        allocate_bits(model, ids(), 4.0, candidates=pair)
+
+
+def test_does_not_depend_on_modes_and_defaults() -> None:
+    model, rows = decoder(), ids()
+    layers = linear_layers(model)
+    want = fisher_sensitivity(model, layers, ("int4-g32",), rows)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            got = fisher_sensitivity(model, layers, ("int4-g32",), ids())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got == want
+
+
+def test_one_long_text_is_measured_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slmlab.quant.allocation.MEASURED_TOKENS", 512)
+    model, seen = decoder(), []
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[0].numel()))
+    text = torch.randint(0, 90, (1, 2000), generator=torch.Generator().manual_seed(1))
+    for rows in (text, text.view(2, 1000)):
+        seen.clear()
+        fisher_sensitivity(model, linear_layers(model), ("int8",), rows)
+        assert sum(seen) == 512
+
+
+def test_candidates_may_be_any_iterable() -> None:
+    two = ("int8", "int4-g32")
+    plan = allocate_bits(decoder(), ids(), 9.0, candidates=iter(two))  # type: ignore[arg-type]
+    assert set(plan.values()) <= set(two)
+
+
 def test_refusals() -> None:
-    model = decoder()
+    model: Any = decoder()
+    with pytest.raises(TypeError, match=r"pass lm\.model"):
+        allocate_bits("tiny", ids(), 4.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'float16' does not quantise"):
+        allocate_bits(model, ids(1, 4), 20.0, candidates=("int4-g32", "float16"))
     with pytest.raises(ValueError, match="choose 'fisher' or 'kl'"):
         allocate_bits(model, ids(), 4.0, sensitivity="guess")
     with pytest.raises(ValueError, match="candidates must be"):
@@ -194,5 +254,11 @@ def test_refusals() -> None:
         allocate_bits(model, ids(1, 40), 4.0)
     with pytest.raises(ValueError, match="quantised already"):
         allocate_bits(quantize_model(model, "int8"), ids(), 4.0)
+    with pytest.raises(ValueError, match="built in inference_mode"), torch.inference_mode():
+        allocate_bits(decoder(), ids(), 4.0)
     with pytest.raises(ValueError, match="no linear layer"):
         allocate_bits(nn.Embedding(4, 4), ids(), 4.0)
+    model.layers[1].mlp.down_proj.weight[0, 0] = 1e9
+    for sensitivity in ("fisher", "kl"):
+        with pytest.raises(ValueError, match=r"layer layers\.1\.mlp\.down_proj: w needs a scale"):
+            allocate_bits(model, ids(), 4.0, sensitivity=sensitivity)

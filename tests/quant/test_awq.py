@@ -17,6 +17,7 @@ from slmlab.models import Decoder
 from slmlab.quant import QuantizedLinear, awq, linear_layers, quantize_model, quantize_tensor
 from slmlab.quant.awq import awq_scales, clip_weight, scale_model, scaled_error, search_alpha
 from slmlab.quant.calibration import collect_statistics, run
+from slmlab.quant.folding import find_folds
 from tests.models.layouts import saved
 from tests.quant.small_models import decoder, llama
 from tests.quant.told import FORMS, needs_stories260k, stories_model, told
@@ -122,7 +123,7 @@ def test_scaling_leaves_the_function_alone(layout: str, tmp_path: Path) -> None:
         with torch.no_grad():
             before = run(model, ids())
         statistics = collect_statistics(model, layers, ids())
-        chosen = scale_model(model, plan, statistics, alphas=(0.6,))
+        chosen = scale_model(find_folds(model), plan, statistics, alphas=(0.6,))
         assert set(chosen) == set(plan) and set(chosen.values()) == {0.6}
         with torch.no_grad():
             assert (run(model, ids()) - before).abs().max() < 1e-4 * before.abs().max().clamp(min=1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -44,12 +45,15 @@ def test_a_decoder_comes_back(tmp_path, name, tied) -> None:
 
 @pytest.mark.parametrize("head", [None, "int8"])
 def test_a_transformers_model_comes_back_by_itself(tmp_path, head) -> None:
-    model = quantize_model(llama(dtype=torch.bfloat16), "nf4-g32", head_scheme=head)
+    model: Any = quantize_model(llama(dtype=torch.bfloat16), "nf4-g32", head_scheme=head)
+    model.generation_config.max_new_tokens = 7
     save_quantized(model, tmp_path)
-    loaded = load_quantized(tmp_path)
+    loaded: Any = load_quantized(tmp_path)
     assert loaded.dtype == torch.bfloat16 and not loaded.training
+    assert loaded.generation_config.max_new_tokens == 7
     assert torch.equal(logits(loaded), logits(model))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", FILE]
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["config.json", "generation_config.json", FILE]
     with pytest.raises(OSError):  # a loader of float models does not take it for one
         AutoModelForCausalLM.from_pretrained(tmp_path)
 
@@ -99,6 +103,14 @@ def shape_of_other_layer(header, tensors) -> None:
     header["layers"]["layers.0.mlp.down_proj"]["shape"] = [160, 64]
 
 
+def shape_infinite(header, tensors) -> None:
+    header["layers"]["layers.0.mlp.down_proj"]["shape"] = [float("inf"), 160]
+
+
+def shape_in_fractions(header, tensors) -> None:
+    header["layers"]["layers.0.mlp.down_proj"]["shape"] = [64.7, 160]
+
+
 def entry_without_shape(header, tensors) -> None:
     del header["layers"]["layers.0.mlp.down_proj"]["shape"]
 
@@ -115,6 +127,10 @@ def scales_not_finite(header, tensors) -> None:
     tensors["layers.0.mlp.down_proj.scales"][0, 0] = float("nan")
 
 
+def scales_negative(header, tensors) -> None:
+    tensors["layers.0.mlp.down_proj.scales"].neg_()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -122,11 +138,14 @@ def scales_not_finite(header, tensors) -> None:
         (scheme_of_other_groups, "int4-g16 stores scales of a weight"),
         (scheme_with_zero_points, "stores packed, scales, zero_points, found packed, scales"),
         (scheme_unknown, "valid forms"),
-        (shape_of_other_layer, "shape \\(160, 64\\) is not the model's \\(64, 160\\)"),
+        (shape_of_other_layer, "shape \\[160, 64\\] is not the model's \\(64, 160\\)"),
+        (shape_infinite, "shape \\[inf, 160\\] is not"),
+        (shape_in_fractions, "shape \\[64.7, 160\\] is not"),
         (entry_without_shape, "shape"),
         (scales_missing, "found packed"),
         (scales_of_other_dtype, r"found torch\.float32"),
-        (scales_not_finite, "scales holds NaN"),
+        (scales_not_finite, "scales holds negative numbers, NaN"),
+        (scales_negative, "scales holds negative numbers, NaN"),
     ],
 )
 def test_scheme_and_tensors_that_disagree(tmp_path, damage, message) -> None:
@@ -135,6 +154,67 @@ def test_scheme_and_tensors_that_disagree(tmp_path, damage, message) -> None:
     rewrite(tmp_path, damage)
     with pytest.raises(ValueError, match=rf"layer layers\.0\.mlp\.down_proj: .*{message}"):
         load_quantized(tmp_path, Decoder(model.config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda header, tensors: tensors.pop("norm.weight"), "norm.weight is missing"),
+        (lambda header, tensors: tensors.update(more=torch.ones(3)), "more is left over"),
+        (
+            lambda header, tensors: tensors.update({"norm.weight": torch.ones(3)}),
+            r"norm.weight has shape \(3,\), the model's \(64,\)",
+        ),
+        (
+            lambda header, tensors: tensors.update({"norm.weight": torch.ones(64).long()}),
+            "norm.weight is torch.int64, the model's torch.float32",
+        ),
+        (
+            lambda header, tensors: tensors["norm.weight"].fill_(float("nan")),
+            "norm.weight holds NaN",
+        ),
+        (
+            lambda header, tensors: header["layers"]["layers.1.mlp.down_proj"].update(
+                scheme="int9"
+            ),
+            "layer layers.1.mlp.down_proj: scheme 'int9'",
+        ),
+        (
+            lambda header, tensors: header["shared"].update({"lm_head.weight": []}),
+            "no readable 'slmlab.quant'",
+        ),
+    ],
+)
+def test_a_file_that_does_not_fit_leaves_the_model_as_it_was(tmp_path, damage, message) -> None:
+    model = quantize_model(decoder(), "int4-g32")
+    save_quantized(model, tmp_path)
+    rewrite(tmp_path, damage)
+    other = decoder()
+    with pytest.raises(ValueError, match=message):
+        load_quantized(tmp_path, other)
+    assert torch.equal(logits(other), logits(decoder()))
+    save_quantized(model, tmp_path)
+    assert torch.equal(logits(load_quantized(tmp_path, other)), logits(model))
+
+
+def test_layers_with_two_names_come_back(tmp_path) -> None:
+    def twice() -> torch.nn.Sequential:
+        layer = torch.nn.Linear(64, 64)
+        return torch.nn.Sequential(layer, torch.nn.ReLU(), layer)
+
+    model, x = quantize_model(twice(), "int4-g32"), torch.randn(3, 64)
+    save_quantized(model, tmp_path)
+    loaded: Any = load_quantized(tmp_path, twice())
+    assert loaded[0] is loaded[2] and torch.equal(loaded(x), model(x))
+
+
+def test_a_model_on_the_meta_device(tmp_path) -> None:
+    model = quantize_model(decoder(), "int4-g32")
+    save_quantized(model, tmp_path)
+    with torch.device("meta"):
+        empty = Decoder(model.config)
+    with pytest.raises(ValueError, match="on the meta device and not in the file"):
+        load_quantized(tmp_path, empty)
 
 
 def test_files_that_are_not_ours(tmp_path) -> None:
@@ -163,6 +243,12 @@ def test_files_that_are_not_ours(tmp_path) -> None:
 def test_a_model_that_is_not_quantised(tmp_path) -> None:
     with pytest.raises(ValueError, match="use quantize_model first"):
         save_quantized(decoder(), tmp_path)
+
+
+def test_a_file_in_place_of_the_folder(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is a file: name a folder"):
+        save_quantized(quantize_model(decoder(), "int8"), tmp_path / "file")
 
 
 @pytest.mark.skipif(

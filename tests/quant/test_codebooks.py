@@ -6,7 +6,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmlab.quant.codebooks import fp4_levels, levels, nearest_codes
+from slmlab.quant.codebooks import fp4_levels, levels, nearest_codes, nf4_levels
+
+
+@pytest.mark.parametrize("make", [nf4_levels, fp4_levels])
+def test_levels_do_not_depend_on_default_dtype_or_device(make) -> None:
+    want = make()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            got = make()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got.device.type == "cpu" and torch.equal(got, want)
 
 
 @pytest.mark.parametrize("book", ["nf4", "fp4"])

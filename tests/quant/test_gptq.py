@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -11,16 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import slmlab
-from slmlab.data import calibration_text, evaluation_set
-from slmlab.measure import kl_to_reference
-from slmlab.quant import QuantizedLinear, gptq, linear_layers, quantize_model
+from slmlab.quant import quantize_model
 from slmlab.quant.gptq import BLOCK_COLUMNS, gptq_quantize, inverse_factor
 from slmlab.quant.grid import from_codes, scales_and_zero_points, to_codes
 from slmlab.quant.scheme import parse_scheme
 from slmlab.quant.tensor import quantize_tensor
-from tests.quant.small_models import decoder, llama
-from tests.quant.told import FORMS, needs_stories260k, stories_model, told
+from tests.quant.small_models import decoder
 
 INTEGERS = (
     "int8",
@@ -120,6 +115,32 @@ def test_a_multiple_of_the_hessian_gives_the_same_codes(seed: int, factor: float
     assert torch.equal(plain.codes, gptq_quantize(w, factor * hessian, "int3-g8").codes)
 
 
+@pytest.mark.parametrize("factor", [1e-200, 1e-80, 1e80, 1e200])
+def test_a_hessian_of_any_size(factor: float) -> None:
+    w, hessian = weight(4, 5, 24), correlated(4, 24).double()
+    plain = gptq_quantize(w, hessian, "int3-g8")
+    assert torch.equal(plain.codes, gptq_quantize(w, factor * hessian, "int3-g8").codes)
+
+
+@pytest.mark.parametrize("damping", [1e10, 1e80, 1e200])
+def test_huge_damping_is_rounding_to_nearest(damping: float) -> None:
+    w, hessian = weight(4, 5, 24), correlated(4, 24)
+    got = gptq_quantize(w, hessian, "int3-g8", damping=damping)
+    assert torch.equal(got.codes, quantize_tensor(w, "int3-g8").codes)
+
+
+def test_a_parameter_of_one_row_under_another_default_dtype() -> None:
+    w, hessian = nn.Parameter(weight(4, 1, 24)), correlated(4, 24)
+    want = gptq_quantize(w.repeat(2, 1), hessian, "int4-g8").codes[:1]
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        got = gptq_quantize(w, hessian, "int4-g8")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(got.codes, want)
+    assert not any(part.requires_grad for part in got.stored().values())
+
+
 def test_rows_are_independent() -> None:
     w, hessian = weight(1, 6, 32), correlated(1, 32)
     whole = gptq_quantize(w, hessian, "int3-g8").codes
@@ -142,6 +163,7 @@ def test_inverse_factor(seed: int, columns: int) -> None:
     hessian = correlated(seed, columns)
     factor = inverse_factor(hessian, damping=0.01).double()
     damped = hessian.double() + 0.01 * hessian.diagonal().double().mean() * torch.eye(columns)
+    damped = damped / damped.diagonal().mean()
     torch.testing.assert_close(
         factor.T @ factor @ damped, torch.eye(columns).double(), rtol=1e-3, atol=1e-3
     )
@@ -184,9 +206,14 @@ def test_dependent_inputs_are_found_behind_float32_rounding(seed: int) -> None:
         inverse_factor(x.T @ x / 500, damping=0)
 
 
-def test_all_zero_hessian_is_refused() -> None:
-    with pytest.raises(ValueError, match="singular"):
-        gptq_quantize(weight(0, 4, 16), torch.zeros(16, 16), "int4-g8")
+def test_inputs_that_are_always_zero_are_rounding_to_nearest() -> None:
+    w = weight(0, 4, 16)
+    got = gptq_quantize(w, torch.zeros(16, 16), "int4-g8")
+    assert torch.equal(got.codes, quantize_tensor(w, "int4-g8").codes)
+    model: Any = decoder()
+    model.layers[0].input_layernorm.weight.zero_()
+    rows = torch.randint(0, 96, (10, 40), generator=torch.Generator().manual_seed(1))
+    assert quantize_model(model, "int4-g32", "gptq", rows)(rows).isfinite().all()
 
 
 def test_refusals() -> None:
@@ -207,89 +234,3 @@ def test_refusals() -> None:
         gptq_quantize(w, [[1.0]], "int4-g8")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="does not quantise"):
         gptq_quantize(w, hessian, "float16")
-
-
-def one_layer_at_a_time(model: nn.Module, scheme: str, rows: Tensor) -> None:
-    """The sequential method as its definition says: the whole model runs again for each layer."""
-    seen: list[Tensor] = []
-    for name in linear_layers(model):
-        seen.clear()
-        layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        handle = layer.register_forward_pre_hook(
-            lambda _, args: seen.append(args[0].flatten(0, -2))
-        )
-        with torch.no_grad():
-            model(rows)
-        handle.remove()
-        x = torch.cat(seen)
-        layer.weight.data = gptq_quantize(layer.weight, x.T @ x / len(x), scheme).dequantize()
-
-
-@pytest.mark.parametrize("build", [decoder, llama])
-def test_layers_in_sequence(build: Any) -> None:
-    model = build().requires_grad_(False)
-    rows = torch.randint(0, 96, (10, 40), generator=torch.Generator().manual_seed(1))
-    quantised = quantize_model(model, "int3-g32", "gptq", rows)
-    assert not any(isinstance(m, QuantizedLinear) for m in model.modules())
-    want = copy.deepcopy(model)
-    one_layer_at_a_time(want, "int3-g32", rows)
-    for name in linear_layers(model):
-        layer = quantised.get_submodule(name)
-        assert isinstance(layer, QuantizedLinear) and layer.scheme.name == "int3-g32"
-        same = (layer.weight.dequantize() - want.get_submodule(name).weight).abs() < 1e-4
-        assert same.float().mean() > 0.99, name  # type: ignore[union-attr]
-
-
-def test_later_layers_see_quantised_earlier_ones() -> None:
-    model = decoder()
-    rows = torch.randint(0, 96, (10, 40), generator=torch.Generator().manual_seed(1))
-    last = "layers.1.mlp.down_proj"
-    alone = quantize_model(model, {last: "int2-g32"}, "gptq", rows).get_submodule(last)
-    among = quantize_model(model, "int2-g32", "gptq", rows).get_submodule(last)
-    assert (alone.weight.codes != among.weight.codes).any()  # type: ignore[union-attr]
-
-
-def test_a_tied_head_is_quantised_beside_its_embedding() -> None:
-    model = decoder()
-    rows = torch.randint(0, 96, (10, 40), generator=torch.Generator().manual_seed(1))
-    quantised = quantize_model(model, "int4-g32", "gptq", rows, head_scheme="int4-g32")
-    assert isinstance(quantised.lm_head, QuantizedLinear)
-    assert torch.equal(quantised.embed_tokens.weight, model.embed_tokens.weight)
-
-
-def test_errors_name_the_layer() -> None:
-    model = decoder()
-    with pytest.raises(ValueError, match="holds 40 tokens, at least 160 are needed"):
-        quantize_model(model, "int4-g32", "gptq", torch.zeros(1, 40, dtype=torch.int64))
-    rows = torch.zeros(4, 40, dtype=torch.int64)  # one token, again and again
-    plan = {"layers.0.mlp.down_proj": "int4-g32"}
-    with pytest.raises(ValueError, match=r"layer layers\.0\.mlp\.down_proj: hessian.*singular"):
-        gptq.apply(copy.deepcopy(model), plan, rows, damping=0)
-
-
-@needs_stories260k
-@FORMS
-@pytest.mark.parametrize("scheme", ["int3-g32", "int2-g32"])
-def test_beats_rounding_on_stories260k(form: str, scheme: str) -> None:
-    model, held_out = stories_model(form), told(4, 256, seed=1).flatten()
-    nearest = quantize_model(model, scheme)
-    calibrated = quantize_model(model, scheme, "gptq", told(8, 256, seed=0))
-    assert kl(calibrated, model, held_out) < kl(nearest, model, held_out)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["int3-g32", "int2-g32"])
-def test_beats_rounding_on_the_embedded_model(scheme: str) -> None:
-    lm = slmlab.load("tiny")
-    ids = torch.tensor(lm.tokenizer.encode(calibration_text()))
-    nearest = quantize_model(lm.model, scheme)
-    calibrated = quantize_model(lm.model, scheme, "gptq", ids)
-    for name in ("stdlib-docs", "stdlib-code"):
-        text = "".join(evaluation_set(name).texts)
-        held_out = torch.tensor(lm.tokenizer.encode(text))[:4096]
-        assert kl(calibrated, lm.model, held_out) < kl(nearest, lm.model, held_out), name
-
-
-def kl(model: Any, reference: Any, ids: Tensor) -> float:
-    return kl_to_reference(model, reference, ids, window=256, stride=256).mean_kl_nats

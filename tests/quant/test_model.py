@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from slmlab.models import Decoder
 from slmlab.quant import (
     QuantizedLinear,
     linear_layers,
@@ -105,6 +106,28 @@ def test_layers_whose_weight_their_owner_reads_stay_float() -> None:
     assert torch.equal(quantised["attention"](x, x, x)[0], block["attention"](x, x, x)[0])
 
 
+class Router(nn.Linear):
+    """A subclass that does more with its weight than nn.Linear."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(-1)
+
+
+def test_subclasses_that_compute_otherwise_stay_float() -> None:
+    model, x = nn.Sequential(nn.Linear(32, 32), Router(32, 8)), torch.randn(3, 32)
+    assert list(linear_layers(model)) == ["0"]
+    assert torch.equal(quantize_model(model, "int8")[1](x), model[1](x))
+    with pytest.raises(ValueError, match="'1', which is no linear layer"):
+        quantize_model(model, {"1": "int8"})
+
+
+def test_bytes_of_a_model_on_the_meta_device() -> None:
+    for tied in (True, False):
+        with torch.device("meta"):
+            on_meta = Decoder(decoder(tied).config)
+        assert model_bytes(on_meta) == model_bytes(decoder(tied))
+
+
 def test_twice_is_refused() -> None:
     once = quantize_model(decoder(), "int8")
     with pytest.raises(ValueError, match=r"quantised already: layer 'layers\.0.*holds int8"):
@@ -135,6 +158,10 @@ def test_bad_arguments() -> None:
         quantize_model(model, "int8", method="gptq")
     with pytest.raises(ValueError, match="leave it out"):
         quantize_model(model, "int8", calibration=torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="scheme is an empty plan"):
+        quantize_model(model, {})
+    with pytest.raises(ValueError, match=r"plan gives 'lm_head' 'int4-row', head_scheme .* 'int8'"):
+        quantize_model(model, {"lm_head": "int4-row"}, head_scheme="int8")
     with pytest.raises(TypeError, match="scheme must be a str"):
         quantize_model(model, 4)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"pass lm\.model"):

@@ -105,8 +105,40 @@ def test_refusals() -> None:
             OutlierLinear.from_linear(layer, torch.tensor(wrong))
     with pytest.raises(TypeError, match="int64 tensor"):
         OutlierLinear.from_linear(layer, torch.ones(2))
+    with pytest.raises(ValueError, match=r"quantised already \(int8\)"):
+        int8 = QuantizedLinear.from_linear(layer, "int8")
+        OutlierLinear.from_linear(int8, torch.tensor([1]))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs scheme 'int8'"):
         OutlierLinear.from_linear(layer, torch.tensor([1]), "int4-row", int8_activations=True)
+
+
+@pytest.mark.parametrize("value", [1e7, float("nan"), float("inf")])
+def test_columns_that_float16_cannot_hold(value: float) -> None:
+    layer, _, columns = layer_and_inputs()
+    layer.weight[2, columns[1]] = value
+    with pytest.raises(ValueError, match="NaN, infinite or beyond float16's 65504"):
+        OutlierLinear.from_linear(layer, columns)
+
+
+def test_shares_no_memory_with_what_it_was_made_of() -> None:
+    layer, x, columns = layer_and_inputs()
+    split = OutlierLinear.from_linear(layer, columns)
+    before = split(x)
+    columns[0] = 5
+    for parameter in layer.parameters():
+        parameter.add_(1)
+    assert torch.equal(split(x), before)
+
+
+def test_a_model_that_cannot_be_split() -> None:
+    model = decoder()
+    one = {"layers.0.mlp.down_proj": "int8"}
+    for name in ("nope", "norm", "embed_tokens"):
+        with pytest.raises(ValueError, match=f"plan names '{name}', which is no linear layer"):
+            outliers.apply(model, {name: "int8"}, ids())
+    outliers.apply(model, one, ids())
+    with pytest.raises(ValueError, match=r"quantised already: layer .*down_proj"):
+        outliers.apply(model, one, ids())
 
 
 @pytest.mark.parametrize("build", [decoder, llama])

@@ -40,6 +40,14 @@ def test_columns_that_do_not_lie_together() -> None:
     assert torch.equal(pack_codes(codes.t(), 8), codes.t().contiguous().view(torch.uint8))
 
 
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+def test_a_single_row_with_the_strides_of_a_column(bits) -> None:
+    row = torch.tensor([[1], [0], [1], [1], [0]], dtype=torch.int8).t()
+    assert pack_codes(row, bits).tolist() == [stream(row[0].tolist(), bits)]
+    part = torch.ones(3, 9, dtype=torch.int8)[:1, :4]
+    assert pack_codes(part, bits).tolist() == [stream([1] * 4, bits)]
+
+
 @pytest.mark.parametrize("row", [[8, -1], [-9, 0], [16, 0]])
 def test_codes_that_do_not_fit(row) -> None:
     with pytest.raises(ValueError, match="4 bits cannot hold"):

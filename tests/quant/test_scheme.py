@@ -44,6 +44,10 @@ def test_never_below_the_codes_and_one_row_at_a_time(name, rows, columns):
         assert bits == rows * scheme.matrix_bits(1, columns)
 
 
+def test_a_matrix_without_columns_takes_no_bits() -> None:
+    assert parse_scheme("int8").matrix_bits(3, 0) == parse_scheme("int4-g32").matrix_bits(3, 0) == 0
+
+
 def test_padding_counts() -> None:
     # 5 codes of 3 bits take 2 bytes a row; 3 zero points of 3 bits take 2 bytes in all.
     assert parse_scheme("int3-g8-asym").matrix_bits(3, 5) == 8 * (3 * 2 + 3 * 2 + 2)
@@ -89,6 +93,7 @@ def test_a_float_scheme_has_no_codes() -> None:
         "int8 ",
         "fp16",
         "int4-g-32",
+        "int4-g3\u0662",
     ],
 )
 def test_other_names_are_refused_with_the_valid_forms(name):

@@ -219,6 +219,9 @@ def test_bad_weights() -> None:
         quantize_tensor(torch.ones(3, 0), "int8")
     with pytest.raises(TypeError, match="floating-point"):
         quantize_tensor(torch.ones(3, 3, dtype=torch.int8), "int8")
+    for without_numbers in (torch.eye(8).to_sparse(), torch.empty(4, 4, device="meta")):
+        with pytest.raises(ValueError, match="must be dense and hold its numbers"):
+            quantize_tensor(without_numbers, "int8")
     with pytest.raises(ValueError, match="above fp16's largest"):
         quantize_tensor(torch.full((2, 8), 1e7), "int8")
     with pytest.raises(ValueError, match="above fp16's largest"):
@@ -238,20 +241,3 @@ def test_bad_schemes() -> None:
         quantize_tensor(w, "float16")
     with pytest.raises(TypeError, match="w is quantised already \\(int8\\)"):
         quantize_tensor(quantize_tensor(w, "int8"), "int4-row")  # type: ignore[arg-type]
-
-
-def test_bad_codes() -> None:
-    codes, scales = torch.full((2, 8), -8, dtype=torch.int8), torch.ones(2, 1)
-    with pytest.raises(ValueError, match="int4-row has -7 to 7"):
-        QuantizedTensor.from_codes(codes, scales, None, "int4-row")
-    codes += 1
-    with pytest.raises(ValueError, match=r"scales must have shape .*\(2, 2\)"):
-        QuantizedTensor.from_codes(codes, scales, None, "int4-g4")
-    with pytest.raises(ValueError, match="scales must lie in 0"):
-        QuantizedTensor.from_codes(codes, scales * math.nan, None, "int4-row")
-    with pytest.raises(ValueError, match="zero_points must be int8 of shape"):
-        QuantizedTensor.from_codes(codes, scales, None, "int4-g8-asym")
-    with pytest.raises(ValueError, match="zero_points must be None"):
-        QuantizedTensor.from_codes(codes, scales, scales, "int4-row")
-    with pytest.raises(TypeError, match="int8 tensor"):
-        QuantizedTensor.from_codes(codes.int(), scales, None, "int4-row")

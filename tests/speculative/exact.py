@@ -58,6 +58,9 @@ def rounds(p: Table, q: Table, vocabulary: int, gamma: int, prefix: Prefix) -> d
             before = prefix + proposal[:i]
             target, draft = p(before), q(before)
             drawn = chance * float(draft[token])
+            if drawn == 0.0:  # never proposed
+                chance = 0.0
+                break
             keep = float(
                 acceptance_probabilities(torch.tensor([token]), draft[None], target[None])[0]
             )
