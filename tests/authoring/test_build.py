@@ -2,9 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from authoring import build as build_module
 from authoring.build import build, check, main
 from authoring.failure import BuildError
 from tests.authoring.tree import EXERCISES, LESSON, TOPIC, built, make_tree, snapshot, source_path
@@ -89,6 +91,24 @@ def test_an_edited_source_is_stale_until_it_is_built_and_executed(tree: Path) ->
     build(tree, run=True)
     assert check(tree) == []
     assert built(tree).cells[1].outputs[0].text == "the answer is 48\n"
+
+
+def test_a_source_edited_while_it_runs_is_stale_afterwards(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source_path(tree).write_text(LESSON.replace("6 * 7", "6 * 8"))
+    run = build_module.execute
+
+    def edited_meanwhile(*arguments: Any) -> None:
+        run(*arguments)
+        source_path(tree).write_text(LESSON.replace("6 * 7", "6 * 9"))
+
+    monkeypatch.setattr(build_module, "execute", edited_meanwhile)
+    build(tree, run=True)
+    monkeypatch.undo()
+    build(tree)
+    [sentence] = check(tree)
+    assert "outputs of an older" in sentence
 
 
 def test_only_what_is_stale_runs_again_unless_forced(tree: Path) -> None:
