@@ -23,6 +23,8 @@ TOPICS = {
     "anatomy": "01_anatomy_and_roofline",
     "quantization": "02_quantization",
     "calibration": "03_calibrated_quantization",
+    "kv": "04_kv_cache",
+    "paging": "05_paged_serving",
 }
 IDS = [exercise.id for topic in TOPICS for exercise in exercises(topic)]
 SEEDS = range(5)
@@ -91,6 +93,8 @@ ON_PAPER = (
     "quantization.file_size",
     "quantization.nf4_levels",
     "calibration.gptq_memory",
+    "kv.context_fits",
+    "paging.requests_that_fit",
 )
 
 
