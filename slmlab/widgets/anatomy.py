@@ -1,14 +1,8 @@
-"""The explorer of lesson 01: model, precision, context, batch and device against the two limits.
-
-Only what ipywidgets 7.7 and 8.1 share is used, and the picture travels as PNG inside an HTML
-widget: no matplotlib backend for widgets, which Binder, Colab and VS Code each handle differently.
-"""
+"""The explorer of lesson 01: model, precision, context, batch and device against the two limits."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-from collections import OrderedDict
 from html import escape
 from typing import Any, Literal, overload
 
@@ -30,10 +24,9 @@ from slmlab.widgets.anatomy_view import (
     view,
 )
 from slmlab.widgets.card import CardFigure
+from slmlab.widgets.picture_explorer import PictureExplorer
 
 __all__ = ["QUESTION", "Explorer", "State", "answer", "cache_equals_weights_at", "explorer"]
-
-_KEPT_PICTURES = 64
 
 
 @overload
@@ -99,59 +92,24 @@ def _offers(bench: Bench) -> dict[str, tuple[Any, ...]]:
     }
 
 
-class Explorer:
-    """The controls (``controls["context"].value = 8192`` moves one), the text and the picture.
-
-    state: what is set. view: what is shown for it. box: the widget.
-    """
+class Explorer(PictureExplorer):
+    """Five controls, the text and the picture; view: what is shown for the state."""
 
     def __init__(self, bench: Bench, start: State) -> None:
         self.bench = bench
         self.picture = AnatomyPicture()
-        self._pictures: OrderedDict[State, bytes] = OrderedDict()
-        self.controls = _controls(bench, start)
-        self.text = widgets.HTML()
-        self.image = widgets.HTML()
-        for control in self.controls.values():
-            control.observe(self._moved, names="value")
-        rows = widgets.Box(
-            list(self.controls.values()),
-            layout=widgets.Layout(display="flex", flex_flow="row wrap", width="100%"),
-        )
-        self.box = widgets.VBox([rows, self.text, self.image])
-        self._show(start)
+        super().__init__(_controls(bench, start), start)
 
-    def _moved(self, _: Any) -> None:
-        self._show(State(**{name: control.value for name, control in self.controls.items()}))
+    def read(self) -> State:
+        return State(**{name: control.value for name, control in self.controls.items()})
 
-    def _show(self, state: State) -> None:
-        self.state = state
+    def look(self, state: State) -> tuple[str, str]:
         self.view: View = view(self.bench, state)
-        # The text first: it needs no drawing.
-        self.text.value = text_html(self.view)
-        self.image.value = image_html(self._png(), self.view.text)
+        return text_html(self.view), self.view.text
 
-    def _png(self) -> bytes:
-        if self.state not in self._pictures:
-            self.picture.update(self.view)
-            self._pictures[self.state] = self.picture.png()
-            if len(self._pictures) > _KEPT_PICTURES:
-                self._pictures.popitem(last=False)
-        self._pictures.move_to_end(self.state)
-        return self._pictures[self.state]
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        # One output with three forms: a front end shows the richest that it can. The build of the
-        # lessons drops the widget's, and GitHub and every other viewer then shows the picture.
-        return {
-            "text/plain": self.view.text,
-            "image/png": base64.b64encode(self._png()).decode("ascii"),
-            "application/vnd.jupyter.widget-view+json": {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": self.box.model_id,
-            },
-        }
+    def draw(self, state: State) -> bytes:
+        self.picture.update(self.view)
+        return self.picture.png()
 
 
 def _controls(bench: Bench, start: State) -> dict[str, Any]:
@@ -188,12 +146,3 @@ def text_html(view: View) -> str:
     rows = "".join(f"<div>{escape(line)}</div>" for line in lines)
     headline = f'<div style="font-size:115%"><b>{escape(view.headline)}</b></div>'
     return f'<div style="line-height:1.5">{headline}{rows}</div>'
-
-
-def image_html(png: bytes, alt: str) -> str:
-    """An image that carries its own bytes and says in words what it shows."""
-    data = base64.b64encode(png).decode("ascii")
-    return (
-        f'<img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}" '
-        'style="width:720px;max-width:100%;height:auto">'
-    )

@@ -1,21 +1,18 @@
 """The explorer of lesson 03: a bit budget, the bits of every matrix, the size and the damage.
 
-Only what ipywidgets 7.7 and 8.1 share is used; the picture travels as PNG inside an HTML widget.
 Everything that takes time was measured before, in ``measure_bench``, and the few pictures there
 are have been drawn when the widget appears: a move looks one up.
 """
 
 from __future__ import annotations
 
-import base64
 from html import escape
-from typing import Any
 
 import ipywidgets as widgets
 
-from slmlab.widgets.anatomy import image_html
 from slmlab.widgets.calibrated_quantization_bench import Bench, Stop, least_budget_as_good
 from slmlab.widgets.calibrated_quantization_picture import message, plan_picture, plan_text
+from slmlab.widgets.picture_explorer import PictureExplorer
 from slmlab.widgets.units import digits
 
 QUESTION = (
@@ -41,48 +38,33 @@ def explorer(bench: Bench, start: int | None = None) -> Explorer:
     return Explorer(bench, place)
 
 
-class Explorer:
+class Explorer(PictureExplorer):
     """The slider (``control.value = 3`` moves it to the fourth budget), the text and the picture.
 
-    stop: what is shown. box: the widget.
+    state: the place of ``stop``, which is shown, among the bench's.
     """
 
     def __init__(self, bench: Bench, start: int) -> None:
         self.bench = bench
-        self._pictures = [plan_picture(bench, stop).png() for stop in bench.stops]
-        options = [(stop.name, place) for place, stop in enumerate(bench.stops)]
+        self._drawn = [plan_picture(bench, stop).png() for stop in bench.stops]
         self.control = widgets.SelectionSlider(
-            options=options,
+            options=[(stop.name, place) for place, stop in enumerate(bench.stops)],
             value=start,
             description="budget (bits a weight)",
             style={"description_width": "160px"},
             layout=widgets.Layout(width="440px", margin="2px"),
         )
-        self.text = widgets.HTML()
-        self.image = widgets.HTML()
-        self.control.observe(lambda change: self._show(change["new"]), names="value")
-        self.box = widgets.VBox([self.control, self.text, self.image])
-        self._show(start)
+        super().__init__({"budget": self.control}, start)
 
-    def _show(self, place: int) -> None:
-        self.place = place
-        self.stop: Stop = self.bench.stops[place]
-        self.text.value = text_html(self.bench, self.stop)
-        self.image.value = image_html(self._png(), spoken(self.bench, self.stop))
+    def read(self) -> int:
+        return int(self.control.value)
 
-    def _png(self) -> bytes:
-        return self._pictures[self.place]
+    def look(self, state: int) -> tuple[str, str]:
+        self.stop: Stop = self.bench.stops[state]
+        return text_html(self.bench, self.stop), spoken(self.bench, self.stop)
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {
-            "text/plain": spoken(self.bench, self.stop),
-            "image/png": base64.b64encode(self._png()).decode("ascii"),
-            "application/vnd.jupyter.widget-view+json": {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": self.box.model_id,
-            },
-        }
+    def draw(self, state: int) -> bytes:
+        return self._drawn[state]
 
 
 def comparison(bench: Bench, stop: Stop) -> str:

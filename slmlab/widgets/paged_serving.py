@@ -1,20 +1,16 @@
-"""The scrubber of lesson 05: a recorded engine run, pass by pass, at several pool sizes.
-
-Only what ipywidgets 7.7 and 8.1 share is used; the picture travels as PNG inside an HTML widget.
-"""
+"""The scrubber of lesson 05: a recorded engine run, pass by pass, at several pool sizes."""
 
 from __future__ import annotations
 
-import base64
 from html import escape
 from typing import Any, Literal, overload
 
 import ipywidgets as widgets
 
-from slmlab.widgets.anatomy import image_html
 from slmlab.widgets.card import CardFigure
 from slmlab.widgets.paged_serving_picture import PagedPicture
 from slmlab.widgets.paged_serving_view import QUESTION, Runs, State, View, never_twice, view
+from slmlab.widgets.picture_explorer import PictureExplorer
 
 __all__ = ["QUESTION", "Runs", "Scrubber", "State", "never_twice", "scrubber"]
 
@@ -54,21 +50,17 @@ def _middle(runs: Runs) -> State:
     return State(blocks, next(preempted, len(frames) // 2 + 1))
 
 
-class Scrubber:
-    """The controls (``controls["at"].value = 9`` moves one), the text and the picture.
-
-    state: what is set. view: what is shown for it. box: the widget.
-    """
+class Scrubber(PictureExplorer):
+    """Two sliders, the text and the picture; view: what is shown for the state."""
 
     def __init__(self, runs: Runs, start: State) -> None:
         self.runs = runs
         self.picture = PagedPicture(runs)
-        self._pictures: dict[State, bytes] = {}
         common = {
             "style": {"description_width": "110px"},
             "layout": widgets.Layout(width="420px", margin="2px"),
         }
-        self.controls: dict[str, Any] = {
+        controls: dict[str, Any] = {
             "blocks": widgets.SelectionSlider(
                 options=list(runs.pools), value=start.blocks, description="pool (blocks)", **common
             ),
@@ -80,47 +72,23 @@ class Scrubber:
                 **common,
             ),
         }
-        self.text = widgets.HTML()
-        self.image = widgets.HTML()
-        for control in self.controls.values():
-            control.observe(self._moved, names="value")
-        rows = widgets.Box(
-            list(self.controls.values()),
-            layout=widgets.Layout(display="flex", flex_flow="row wrap", width="100%"),
-        )
-        self.box = widgets.VBox([rows, self.text, self.image])
-        self._show(start)
+        super().__init__(controls, start)
 
-    def _moved(self, _: Any) -> None:
+    def read(self) -> State:
         blocks, slider = self.controls["blocks"].value, self.controls["at"]
         last = self.runs.recordings[blocks].passes
         if slider.max != last:
             # A shorter run: the slider moves its own value, which calls this again.
             slider.max = last
-        self._show(State(blocks, min(slider.value, last)))
+        return State(blocks, min(slider.value, last))
 
-    def _show(self, state: State) -> None:
-        self.state = state
+    def look(self, state: State) -> tuple[str, str]:
         self.view: View = view(self.runs, state)
-        self.text.value = text_html(self.view)
-        self.image.value = image_html(self._png(), self.view.text)
+        return text_html(self.view), self.view.text
 
-    def _png(self) -> bytes:
-        if self.state not in self._pictures:
-            self.picture.update(self.view)
-            self._pictures[self.state] = self.picture.png()
-        return self._pictures[self.state]
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {
-            "text/plain": self.view.text,
-            "image/png": base64.b64encode(self._png()).decode("ascii"),
-            "application/vnd.jupyter.widget-view+json": {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": self.box.model_id,
-            },
-        }
+    def draw(self, state: State) -> bytes:
+        self.picture.update(self.view)
+        return self.picture.png()
 
 
 def text_html(view: View) -> str:

@@ -1,18 +1,14 @@
-"""The explorer of lesson 02: bits, group size and zero points against error, size and KL.
-
-Only what ipywidgets 7.7 and 8.1 share is used; the picture travels as PNG inside an HTML widget.
-"""
+"""The explorer of lesson 02: bits, group size and zero points against error, size and KL."""
 
 from __future__ import annotations
 
-import base64
 from html import escape
 from typing import Any, Literal, overload
 
 import ipywidgets as widgets
 
-from slmlab.widgets.anatomy import image_html
 from slmlab.widgets.card import CardFigure
+from slmlab.widgets.picture_explorer import PictureExplorer
 from slmlab.widgets.quantization_bench import Bench
 from slmlab.widgets.quantization_picture import QuantizationPicture
 from slmlab.widgets.quantization_view import (
@@ -68,11 +64,8 @@ def _check_offered(state: State) -> None:
             )
 
 
-class Explorer:
-    """The controls (``controls["group"].value = 64`` moves one), the text and the picture.
-
-    state: what is set. view: what is shown for it. box: the widget.
-    """
+class Explorer(PictureExplorer):
+    """Three controls, the text and the picture; view: what is shown for the state."""
 
     def __init__(self, bench: Bench, start: State) -> None:
         self.bench = bench
@@ -81,44 +74,18 @@ class Explorer:
         for scheme in schemes:
             bench.steps(scheme)
         self.picture = QuantizationPicture(bench)
-        self._pictures: dict[State, bytes] = {}
-        self.controls = _controls(start)
-        self.text = widgets.HTML()
-        self.image = widgets.HTML()
-        for control in self.controls.values():
-            control.observe(self._moved, names="value")
-        rows = widgets.Box(
-            list(self.controls.values()),
-            layout=widgets.Layout(display="flex", flex_flow="row wrap", width="100%"),
-        )
-        self.box = widgets.VBox([rows, self.text, self.image])
-        self._show(start)
+        super().__init__(_controls(start), start)
 
-    def _moved(self, _: Any) -> None:
-        self._show(State(**{name: control.value for name, control in self.controls.items()}))
+    def read(self) -> State:
+        return State(**{name: control.value for name, control in self.controls.items()})
 
-    def _show(self, state: State) -> None:
-        self.state = state
+    def look(self, state: State) -> tuple[str, str]:
         self.view: View = view(self.bench, state)
-        self.text.value = text_html(self.view)
-        self.image.value = image_html(self._png(), self.view.text)
+        return text_html(self.view), self.view.text
 
-    def _png(self) -> bytes:
-        if self.state not in self._pictures:
-            self.picture.update(self.view)
-            self._pictures[self.state] = self.picture.png()
-        return self._pictures[self.state]
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {
-            "text/plain": self.view.text,
-            "image/png": base64.b64encode(self._png()).decode("ascii"),
-            "application/vnd.jupyter.widget-view+json": {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": self.box.model_id,
-            },
-        }
+    def draw(self, state: State) -> bytes:
+        self.picture.update(self.view)
+        return self.picture.png()
 
 
 def _controls(start: State) -> dict[str, Any]:

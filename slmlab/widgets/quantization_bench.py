@@ -16,7 +16,7 @@ from slmlab.quant.model import linear_layers
 from slmlab.quant.scheme import Scheme, parse_scheme
 from slmlab.quant.tensor import quantize_tensor
 
-TOKENS = 512
+TOKENS = 320
 _SAMPLED_WEIGHTS = 1 << 18  # of the matrix whose histogram is drawn
 
 

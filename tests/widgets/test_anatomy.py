@@ -19,7 +19,7 @@ from PIL import Image
 
 from authoring.environment import kernel_environment
 from authoring.outputs import clean_outputs
-from slmlab.widgets import anatomy, anatomy_view
+from slmlab.widgets import anatomy_view
 from slmlab.widgets.anatomy import Explorer, State, explorer
 from slmlab.widgets.anatomy_picture import AnatomyPicture
 from slmlab.widgets.anatomy_view import view
@@ -83,7 +83,7 @@ def test_the_same_value_again_costs_nothing_and_a_known_state_no_picture(calls):
 
 
 def test_pictures_are_kept_within_a_bound(monkeypatch):
-    monkeypatch.setattr(anatomy, "_KEPT_PICTURES", 3)
+    monkeypatch.setattr(picture_explorer, "KEPT_PICTURES", 3)
     shown = explorer()
     for context in (128, 256, 512, 1024):
         shown.controls["context"].value = context
