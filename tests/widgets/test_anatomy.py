@@ -19,7 +19,7 @@ from PIL import Image
 
 from authoring.environment import kernel_environment
 from authoring.outputs import clean_outputs
-from slmlab.widgets import anatomy_view
+from slmlab.widgets import anatomy_view, picture_explorer
 from slmlab.widgets.anatomy import Explorer, State, explorer
 from slmlab.widgets.anatomy_picture import AnatomyPicture
 from slmlab.widgets.anatomy_view import view
