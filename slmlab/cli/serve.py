@@ -77,6 +77,15 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
+def own_names(host: str, listener: socket.socket) -> set[str] | None:
+    """What a request may call a server that listens on the loopback; None elsewhere: any name."""
+    address = listener.getsockname()[0].partition("%")[0]
+    if not is_loopback(address):
+        return None
+    written = f"[{address}]" if ":" in address else address
+    return {"localhost", "127.0.0.1", "[::1]", written, host.lower()}
+
+
 def public_name(model: str) -> str:
     """What clients call the model: a folder's last name, any other name as it is."""
     path = Path(model).expanduser()
@@ -127,7 +136,7 @@ def run_server(model: str, host: str, port: int, dtype: str, **sizes: Any) -> No
 
         engine = Engine(load(model, dtype=getattr(torch, dtype)), **sizes)
         name = public_name(model)
-        server = make_server(create_app(engine, name))
+        server = make_server(create_app(engine, name, hosts=own_names(host, listener)))
         typer.echo(greeting(name, listener))
         try:
             server.run(sockets=[listener])

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from tokenizers.decoders import DecodeStream
 
 from slmlab.generation.loop import generate_tokens
 from slmlab.generation.sampling import check_seed
+from slmlab.generation.text_stream import TextStream
 from slmlab.models import Decoder, model_directory
 from slmlab.models.loading import load_decoder
 
@@ -71,20 +71,15 @@ class LanguageModel:
         )
         if stream is None:
             return self._decode(list(tokens))
-        # A character may span several byte-level tokens: the stream holds back until it is whole.
-        decoder = DecodeStream(skip_special_tokens=True)
+        text = TextStream(self.tokenizer)
         produced: list[int] = []
-        sent = ""
         for token in tokens:
             produced.append(token)
-            piece = decoder.step(self.tokenizer.backend_tokenizer, token)
-            if piece:
+            if piece := text.push(token):
                 stream(piece)
-                sent += piece
-        text = self._decode(produced)
-        if text.startswith(sent) and len(text) > len(sent):
-            stream(text[len(sent) :])
-        return text
+        if rest := text.finish():
+            stream(rest)
+        return self._decode(produced)
 
     def encode(self, prompt: str) -> list[int]:
         """The prompt's token ids.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from slmlab.kv.checks import check_append
 from slmlab.kv.paged import PagedCache
 from slmlab.models.attend import attend
 from slmlab.models.fields import check_whole
@@ -22,7 +23,7 @@ class _Group:
     """Sequences that append equally many tokens: their queries form one rectangle."""
 
     rows: Tensor | slice  # where their tokens lie in the row, (members * count,) or a range
-    blocks: Tensor  # (members * width,) block tables, filled up to the longest with block 0
+    blocks: Tensor  # (members * width,) block tables, all as long as the longest
     starts: Tensor  # (members,) tokens stored before this pass
     members: int
     count: int
@@ -31,8 +32,8 @@ class _Group:
 class PagedBatch:
     """The cache that ``Decoder`` is given for one pass over several ``PagedCache``s.
 
-    ``decoder(ids, batch, positions=batch.positions)`` with ids (1, total), sequence after sequence,
-    computes for each what a pass of its own would. Sequences that append equally many tokens (all
+    ``decoder(ids, batch)`` with ids (1, total), sequence after sequence, computes for each what a
+    pass of its own would, once. Sequences that append equally many tokens (all
     that decode) go through one attention call, with the keys of shorter ones masked at the end.
 
     Args:
@@ -54,13 +55,17 @@ class PagedBatch:
             raise ValueError(f"{len(caches)} caches and {len(counts)} counts: give one count each")
         if len({id(cache) for cache in caches}) != len(caches):
             raise ValueError("caches holds one cache twice: a sequence appends once a pass")
-        self.pool = caches[0].pool
         for cache, count in zip(caches, counts):
-            if cache.pool is not self.pool:
+            if not isinstance(cache, PagedCache):
+                raise TypeError(f"caches must be PagedCaches, not {type(cache).__name__}")
+            if cache.pool is not caches[0].pool:
                 raise ValueError("caches come from different pools: a pass writes to one")
             check_whole("counts", count)
+        self.pool = caches[0].pool
+        for cache, count in zip(caches, counts):
             cache.reserve(count)
         self._caches, self._counts = list(caches), list(counts)
+        self._found = self._state()
         self.length = sum(cache.length for cache in caches)
         device, size = self.pool.device, self.pool.block_size
         slots: list[int] = []
@@ -86,7 +91,11 @@ class PagedBatch:
 
         Returns:
             (1, heads, total, head_dim).
+
+        Raises:
+            ValueError: keys of another model or another number of tokens, a batch that has run.
         """
+        self._check(layer, k, v)
         keys, values = self.pool.keys[layer], self.pool.values[layer]
         keys.flatten(1, 2).index_copy_(1, self._slots, k[0])
         values.flatten(1, 2).index_copy_(1, self._slots, v[0])
@@ -99,6 +108,22 @@ class PagedBatch:
             part = self._attend_group(index, q[:, :, group.rows], keys, values, window)
             out[:, :, group.rows] = part
         return out
+
+    def _check(self, layer: int, k: Tensor, v: Tensor) -> None:
+        total = check_append(layer, k, v, self.pool.shape, 1, self.pool.dtype)
+        if total != sum(self._counts):
+            raise ValueError(
+                f"this pass feeds {total} tokens, the batch was made for {sum(self._counts)}: give "
+                "the new tokens of all sequences end to end"
+            )
+        if layer == 0 and self._state() != self._found:
+            raise ValueError(
+                "this batch has run, or its caches have changed since it was made: make a new one "
+                "for each pass"
+            )
+
+    def _state(self) -> list[tuple[int, list[int]]]:
+        return [(cache.length, list(cache.block_table)) for cache in self._caches]
 
     def _attend_group(
         self, index: int, q: Tensor, keys: Tensor, values: Tensor, window: int | None
@@ -146,7 +171,8 @@ class PagedBatch:
                 )
             tables = [self._caches[i].block_table for i in chosen]
             width = max(map(len, tables))
-            blocks = [block for table in tables for block in table + [0] * (width - len(table))]
+            # Filled up with the table's own last block: what is masked there is its own or zeros.
+            blocks = [b for table in tables for b in table + table[-1:] * (width - len(table))]
             lengths = [self._caches[i].length for i in chosen]
             groups.append(
                 _Group(

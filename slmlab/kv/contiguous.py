@@ -9,6 +9,7 @@ from torch import Tensor
 
 from slmlab.kv.checks import check_append, check_truncate
 from slmlab.kv.shape import CacheShape
+from slmlab.kv.storage import allocate_pair
 from slmlab.models.fields import check_whole
 from slmlab.models.placement import check_device, check_dtype
 
@@ -51,8 +52,7 @@ class ContiguousCache:
         device = check_device(device)
         self._shape = CacheShape.of(config)
         shape = (self._shape.layers, batch, self._shape.kv_heads, max_length, self._shape.head_dim)
-        self._keys = torch.empty(shape, dtype=dtype, device=device)
-        self._values = torch.empty(shape, dtype=dtype, device=device)
+        self._keys, self._values = allocate_pair(shape, dtype, device, "max_length")
         self._batch, self._dtype = batch, dtype
         self.max_length = max_length
         self.length = 0

@@ -32,6 +32,7 @@ class PagedCache:
         self.block_table: list[int] = []
         self.length = 0
         self._names: list[bytes] = []  # of the leading full blocks that were recorded
+        self._generation = pool.generation
 
     def blocks_needed(self, count: int) -> int:
         """Blocks that appending ``count`` more tokens takes out of the pool, copies included."""
@@ -111,6 +112,8 @@ class PagedCache:
         del self.block_table[keep:]
         del self._names[n // self.pool.block_size :]
         self.length = n
+        if n == 0:
+            self._generation = self.pool.generation
 
     def free(self) -> None:
         """Give every block back; the cache is then empty and can be used again."""
@@ -123,6 +126,7 @@ class PagedCache:
         for block in twin.block_table:
             self.pool.share(block)
         twin.length, twin._names = self.length, list(self._names)
+        twin._generation = self._generation
         return twin
 
     def take_prefix(self, tokens: Sequence[int]) -> int:
@@ -155,6 +159,8 @@ class PagedCache:
         """
         if len(tokens) < self.length:
             raise ValueError(f"tokens has {len(tokens)} ids, this cache holds {self.length}")
+        if self._generation != self.pool.generation:
+            return  # computed with other weights than those that the pool answers for
         size = self.pool.block_size
         for index in range(len(self._names), self.length // size):
             name = self._record(tokens[index * size : (index + 1) * size])

@@ -13,6 +13,7 @@ import torch
 
 from slmlab.kv.prefix import PrefixIndex
 from slmlab.kv.shape import CacheShape
+from slmlab.kv.storage import allocate_pair
 from slmlab.models.fields import check_whole
 from slmlab.models.placement import check_device, check_dtype
 
@@ -63,11 +64,11 @@ class BlockPool:
         self.device = check_device(device)
         self.shape = CacheShape.of(config)
         sizes = (self.shape.layers, self.shape.kv_heads, num_blocks, block_size)
-        # Zeros: attention multiplies what lies behind a sequence's end by a weight of exactly 0,
-        # and 0 times a stray NaN would be NaN.
-        self.keys = torch.zeros(*sizes, self.shape.head_dim, dtype=dtype, device=self.device)
-        self.values = torch.zeros_like(self.keys)
+        self.keys, self.values = allocate_pair(
+            (*sizes, self.shape.head_dim), dtype, self.device, "num_blocks"
+        )
         self.prefixes = PrefixIndex()
+        self.generation = 0  # of the model's weights, as far as the pool was told
         self._references = [0] * num_blocks
         self._free = list(range(num_blocks - 1, -1, -1))
         self._cached: OrderedDict[int, None] = OrderedDict()  # least recently used first
@@ -110,7 +111,10 @@ class BlockPool:
         return self._references[block]
 
     def allocate(self) -> int:
-        """A block with one reference, for the caller to write to.
+        """A block of zeros with one reference, for the caller to write to.
+
+        Zeros, because attention multiplies what lies behind a sequence's end by a weight of exactly
+        0, and 0 times a NaN that the last owner left there would be NaN.
 
         Raises:
             OutOfBlocks: all are used.
@@ -124,6 +128,8 @@ class BlockPool:
         else:
             raise OutOfBlocks(f"all {self.num_blocks} blocks of the pool are in use")
         self._references[block] = 1
+        self.keys[:, :, block] = 0
+        self.values[:, :, block] = 0
         return block
 
     def share(self, block: int) -> None:
@@ -161,7 +167,9 @@ class BlockPool:
         self.values[:, :, target] = self.values[:, :, source]
 
     def drop_prefixes(self) -> None:
-        """Forget every cached text, for example after the model's weights have changed."""
+        """Forget every known text: the model's weights have changed. What sequences hold now is
+        not recorded again, as it was computed with the old ones."""
+        self.generation += 1
         self._free.extend(self._cached)
         self._cached.clear()
         self.prefixes = PrefixIndex()

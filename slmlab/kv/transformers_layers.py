@@ -77,10 +77,20 @@ class TransformersCache(Cache):
         layers: list[Any] = [CachedLayer(cache, layer) for layer in range(len(windows))]
         super().__init__(layers=layers)
         self.cache = cache
+        self._open: int | None = None  # length at which the last pass began
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        if layer_idx == 0:
+            began, self._open = self._open, self.cache.length
+            if began == self.cache.length:
+                self._open = None
+                raise ValueError(
+                    f"the last pass left the cache at {began} tokens: it stopped half-way, or the "
+                    "cache was made for another number of layers than this model's; make it with "
+                    "the model's config, or run the pass again"
+                )
         # A cache that states no windows does not say how many layers it has; the model does.
         while len(self.layers) <= layer_idx:
             self.layers.append(CachedLayer(self.cache, len(self.layers)))
@@ -115,9 +125,11 @@ class TransformersCache(Cache):
         """
         keep = tokens_to_remove if tokens_to_remove > 0 else self.cache.length + tokens_to_remove
         self.cache.truncate(keep)
+        self._open = None
 
     def reset(self) -> None:
         """Forget everything."""
+        self._open = None
         if hasattr(self.cache, "clear"):
             self.cache.clear()
         else:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from slmlab.kv.checks import check_append, check_truncate
 from slmlab.kv.shape import CacheShape
+from slmlab.kv.storage import allocate_pair
 from slmlab.models.fields import check_whole
 from slmlab.models.placement import check_device, check_dtype
 
@@ -79,8 +80,9 @@ class SlidingWindowCache:
         self._rings = []
         for seen in self.layer_windows:
             room = (max_length or 0) if seen is None else seen - 1 + slack
-            block = (2, batch, self._shape.kv_heads, room, self._shape.head_dim)
-            self._rings.append(_Ring(torch.empty(block, dtype=dtype, device=device), seen))
+            block = (batch, self._shape.kv_heads, room, self._shape.head_dim)
+            pair = allocate_pair(block, dtype, device, "max_length" if seen is None else "window")
+            self._rings.append(_Ring(pair, seen))
         self.length = 0
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,15 +143,15 @@ class SlidingWindowCache:
     @property
     def nbytes(self) -> int:
         """Bytes reserved; they do not grow with ``length``."""
-        return sum(ring.block.nbytes for ring in self._rings)
+        return sum(ring.keys.nbytes + ring.values.nbytes for ring in self._rings)
 
 
 class _Ring:
     """One layer's tokens: position p lies in slot p % room, so it evicts position p - room."""
 
-    def __init__(self, block: Tensor, window: int | None) -> None:
-        self.block = block  # (keys or values, batch, kv_heads, room, head_dim)
-        self.room = block.shape[3]
+    def __init__(self, pair: tuple[Tensor, Tensor], window: int | None) -> None:
+        self.keys, self.values = pair  # (batch, kv_heads, room, head_dim) each
+        self.room = self.keys.shape[2]
         self.window = window
         self.oldest = 0  # every position from here to the end is in its slot
 
@@ -166,16 +168,16 @@ class _Ring:
         """What the tokens from position ``at`` on may attend to; then they are stored."""
         end = at + k.shape[2]
         if self.window is None:
-            self.block[0, :, :, at:end], self.block[1, :, :, at:end] = k, v
-            return self.block[0, :, :, :end], self.block[1, :, :, :end]
+            self.keys[:, :, at:end], self.values[:, :, at:end] = k, v
+            return self.keys[:, :, :end], self.values[:, :, :end]
         past = self._slots(max(0, at - self.window + 1), at)
-        keys = torch.cat([*(self.block[0, :, :, slots] for slots in past), k], dim=2)
-        values = torch.cat([*(self.block[1, :, :, slots] for slots in past), v], dim=2)
+        keys = torch.cat([*(self.keys[:, :, slots] for slots in past), k], dim=2)
+        values = torch.cat([*(self.values[:, :, slots] for slots in past), v], dim=2)
         taken = max(0, k.shape[2] - self.room)  # these would be evicted by their own chunk
         for slots in self._slots(at + taken, end):
             count = slots.stop - slots.start
-            self.block[0, :, :, slots] = k[:, :, taken : taken + count]
-            self.block[1, :, :, slots] = v[:, :, taken : taken + count]
+            self.keys[:, :, slots] = k[:, :, taken : taken + count]
+            self.values[:, :, slots] = v[:, :, taken : taken + count]
             taken += count
         # Rewriting positions behind the furthest point evicts nothing more: `oldest` stays.
         self.oldest = max(self.oldest, end - self.room)

@@ -32,10 +32,12 @@ class BatchCache(Protocol):
     """A cache of several sequences, whose new tokens lie end to end in one row.
 
     It attends itself, as only it knows whose token is whose: q (1, H, T, D), k and v (1, KV, T, D)
-    -> (1, H, T, D), where T counts the new tokens of all sequences. ``length`` counts stored tokens.
+    -> (1, H, T, D), where T counts the new tokens of all sequences. ``length`` counts stored tokens,
+    ``positions`` (T,) are the rotary positions of the new ones.
     """
 
     length: int
+    positions: Tensor
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor: ...
 

@@ -214,6 +214,8 @@ class Decoder(nn.Module):
         """
         x = self._embed(input_ids)
         past = stored_tokens(cache)
+        if positions is None:
+            positions = getattr(cache, "positions", None)
         if attention_mask is not None:
             attention_mask = check_padding(attention_mask, input_ids, past)
         windows = getattr(cache, "layer_windows", self.config.layer_windows)

@@ -51,15 +51,6 @@ class Call:
             ApiError: 400, more than the model's positions, the pool, or the queue can hold.
         """
         n = body.n or 1
-        most = MOST_CHOICES if engine.max_waiting is None else min(engine.max_waiting, MOST_CHOICES)
-        if len(prompts) * n > most:
-            raise ApiError(
-                400,
-                f"{len(prompts)} prompt(s) with n={n} are {len(prompts) * n} choices; this server "
-                f"takes at most {most} in one call.",
-                param="n" if n > 1 else prompt_field,
-                code="invalid_value",
-            )
         requests = []
         for ids in prompts:
             limit = _new_tokens(engine, body, len(ids), prompt_field, default_new_tokens)
@@ -81,6 +72,22 @@ class Call:
 
     def usage(self, completions: list[Completion]) -> dict[str, Any]:
         return usage(completions, range(0, len(completions), self.n))
+
+
+def check_choices(
+    engine: Engine, body: CompletionRequest | ChatRequest, prompts: int, prompt_field: str
+) -> None:
+    """Raise ApiError (400) for more answers than one call may ask for; before any text is encoded."""
+    n = body.n or 1
+    most = MOST_CHOICES if engine.max_waiting is None else min(engine.max_waiting, MOST_CHOICES)
+    if prompts * n > most:
+        raise ApiError(
+            400,
+            f"{prompts} prompt(s) with n={n} are {prompts * n} choices; this server takes at most "
+            f"{most} in one call.",
+            param="n" if n > 1 else prompt_field,
+            code="invalid_value",
+        )
 
 
 def _new_tokens(

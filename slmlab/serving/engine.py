@@ -12,13 +12,13 @@ from tqdm.auto import tqdm
 
 from slmlab.generation import LanguageModel
 from slmlab.generation.loop import check_prompt_ids
+from slmlab.generation.text_stream import TextStream
 from slmlab.kv import BlockPool, PagedBatch, PagedCache
 from slmlab.models.fields import check_whole
 from slmlab.serving.request import Completion, FinishReason, Output, Request, SamplingParams, State
 from slmlab.serving.sampler import sample_batch, token_logprob
 from slmlab.serving.scheduler import Scheduled, Scheduler
 from slmlab.serving.stats import Counters
-from slmlab.serving.text import TextStream
 
 
 class QueueFull(RuntimeError):
@@ -105,6 +105,12 @@ class Engine:
                 vocabulary, more tokens than the model has positions or the pool could ever hold.
             QueueFull: ``max_waiting`` requests wait already.
         """
+        if stop is not None and not isinstance(stop, str | Sequence):
+            raise TypeError(f"stop must be a str or a list of them, not {stop!r}")
+        if not isinstance(prompt, str | list | tuple):
+            raise TypeError(
+                f"prompt must be a str or a list of token ids, not {type(prompt).__name__}"
+            )
         stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
         params = SamplingParams(max_new_tokens, temperature, top_k, top_p, seed, stop, logprobs)
         ids = self.lm.encode(prompt) if isinstance(prompt, str) else list(prompt)
@@ -118,7 +124,7 @@ class Engine:
                 f"{self.pool.block_size}): ask for at most {max(slots + 1 - len(ids), 0)} new "
                 "tokens or make num_blocks larger"
             )
-        if self.max_waiting is not None and len(self._scheduler.waiting) >= self.max_waiting:
+        if self._full:
             raise QueueFull(f"{self.max_waiting} requests wait already: try again later")
         generator = torch.Generator(device=self.model.device)
         generator.seed() if seed is None else generator.manual_seed(seed)
@@ -142,6 +148,10 @@ class Engine:
 
         An empty list means that no request gained a token: none is left, or the pass computed a
         part of a long prompt.
+
+        Raises:
+            OutOfBlocks: nothing runs, and blocks held from outside the engine keep the first
+                request out.
         """
         before = {request.id: request.preemptions for request in self._scheduler.running}
         plan = self._scheduler.schedule()
@@ -214,8 +224,6 @@ class Engine:
         piece: str,
         logprob: Any = None,
     ) -> Output:
-        self._scheduler.remove(request)
-        del self._requests[request.id]
         new = request.new_tokens
         if len(new) > 1 and request.first_token is not None and request.last_token is not None:
             seconds = request.last_token - request.first_token
@@ -236,6 +244,8 @@ class Engine:
             preemptions=request.preemptions,
             logprobs=None if request.params.logprobs is None else request.logprobs,
         )
+        self._scheduler.remove(request)
+        del self._requests[request.id]
         return Output(request.id, token, piece, reason, logprob)
 
     def cancel(self, request_id: int) -> Output:
@@ -244,13 +254,17 @@ class Engine:
         Raises:
             ValueError: no request of that id waits or runs.
         """
-        request = self._requests.get(request_id)
+        request = self._requests.get(request_id) if isinstance(request_id, int) else None
         if request is None:
             raise ValueError(
                 f"request id {request_id!r} is unknown or has ended: waiting and running are "
                 f"{sorted(self._requests) or 'none'}"
             )
         return self._finish(request, "cancelled", None, request.text.finish())
+
+    @property
+    def _full(self) -> bool:
+        return self.max_waiting is not None and len(self._scheduler.waiting) >= self.max_waiting
 
     @property
     def idle(self) -> bool:
@@ -287,21 +301,32 @@ class Engine:
         Requests that were submitted before run along and keep their results.
 
         Raises:
-            ValueError, TypeError: as ``submit``, before anything is computed or left queued.
+            ValueError, TypeError: as ``submit``; logits that are NaN or infinite. Nothing of this
+                call is then left in the engine.
         """
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+            raise TypeError("prompts must be a list of texts or of lists of token ids")
         ids: list[int] = []
         try:
             for prompt in prompts:
+                while self._full:
+                    self.step()
                 ids.append(self.submit(prompt, max_new_tokens=max_new_tokens, **settings))
             while any(i in self._requests for i in ids):
                 self.step()
+            done = [self.result(i) for i in ids]
         except BaseException:
             for i in ids:
                 if i in self._requests:
                     self.cancel(i)
                 self._results.pop(i, None)
             raise
-        return [self.result(i).tokens for i in ids]
+        if any(completion.finish_reason == "error" for completion in done):
+            raise ValueError(
+                "the model's logits are NaN or infinite: its weights are damaged, or its dtype "
+                "overflows; load it again with dtype=torch.float32"
+            )
+        return [completion.tokens for completion in done]
 
     @property
     def stats(self) -> dict[str, Any]:

@@ -1,25 +1,30 @@
 """The HTTP face of an engine: the part of OpenAI's API that completes text.
 
 Routes: /v1/models, /v1/models/{id}, /v1/completions, /v1/chat/completions, /health. There is no
-authentication. Bodies must be sent as application/json: a web page of another origin cannot do
-that without asking first, and nobody answers it, so no page can use a server on the loopback.
+authentication. Two checks keep a web page from using a server on the loopback: bodies must be sent
+as application/json, which a page of another origin cannot do without asking first, and nobody
+answers it; and a page that was made to look like the same origin (DNS rebinding) still sends its
+own name as the host.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from slmlab.models.fields import check_whole
 from slmlab.serving import errors
 from slmlab.serving.answers import Answer, ChatAnswer, CompletionAnswer
-from slmlab.serving.calls import Call, answer_whole, client_left, start
+from slmlab.serving.calls import Call, answer_whole, check_choices, client_left, start
 from slmlab.serving.engine import Engine
 from slmlab.serving.errors import ApiError, JsonResponse
 from slmlab.serving.prompts import chat_ids, completion_ids
@@ -33,12 +38,17 @@ B = TypeVar("B", bound=BaseModel)
 
 
 def create_app(
-    engine: Engine, model_name: str = "tiny", *, max_body_bytes: int = MAX_BODY_BYTES
+    engine: Engine,
+    model_name: str = "tiny",
+    *,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    hosts: Collection[str] | None = None,
 ) -> FastAPI:
     """An ASGI app that serves ``engine`` under ``model_name``.
 
     From the start to the end of the app's lifespan a thread owns the engine: use it nowhere else
-    meanwhile. ``app.state.worker`` is that ``Worker``.
+    meanwhile. ``app.state.worker`` is that ``Worker``. hosts: names that a request may call this
+    server by, without a port; None for any.
 
     Raises:
         ValueError, TypeError: no Engine, no name, a limit below 1.
@@ -63,6 +73,8 @@ def create_app(
     # The pages of /docs load scripts from the network, and bodies are read below, past FastAPI.
     app = FastAPI(title="slmlab serve", lifespan=lifespan, openapi_url=None)
     errors.install(app)
+    if hosts is not None:
+        app.add_middleware(HostCheck, hosts=frozenset(hosts))
     card = {"id": model_name, "object": "model", "created": int(time.time()), "owned_by": "slmlab"}
     tokens = TokenBytes(engine.lm.tokenizer)
     # The first call switches off a truncation that the tokenizer's file may ask for. Later calls
@@ -111,6 +123,7 @@ def create_app(
     async def completions(request: Request) -> Response:
         body = await read_body(request, CompletionRequest, max_body_bytes)
         check_model(body.model)
+        check_choices(engine, body, len(body.prompts), "prompt")
         prompts = await completion_ids(engine.lm, body)
         call = Call.of(engine, body, prompts, prompt_field="prompt", default_new_tokens=16)
         return await respond(request, call, CompletionAnswer(model_name, tokens))
@@ -119,11 +132,29 @@ def create_app(
     async def chat_completions(request: Request) -> Response:
         body = await read_body(request, ChatRequest, max_body_bytes)
         check_model(body.model)
+        check_choices(engine, body, 1, "messages")
         prompts = await chat_ids(engine.lm, body, model_name)
         call = Call.of(engine, body, prompts, prompt_field="messages", default_new_tokens=None)
         return await respond(request, call, ChatAnswer(model_name, tokens))
 
     return app
+
+
+class HostCheck:
+    """Answers 421 to a request that calls this server by a name it does not have."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            # "localhost:8000", "127.0.0.1", "[::1]:8000"
+            name = re.sub(r":[0-9]+$", "", Headers(scope=scope).get("host", "")).lower()
+            if name not in self.hosts:
+                error = ApiError(421, f"This server is not '{name}': use {min(self.hosts)}.")
+                await JsonResponse(error.body(), error.status)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 async def respond(request: Request, call: Call, answer: Answer) -> Response:

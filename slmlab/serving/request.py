@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 
 from slmlab.generation.sampling import check_sampling, check_seed
+from slmlab.generation.text_stream import TextStream
 from slmlab.kv import PagedCache
 from slmlab.models.fields import check_whole
-from slmlab.serving.text import TextStream
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 MOST_LOGPROBS = 20

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from slmlab.kv import BlockPool
+from slmlab.kv import BlockPool, OutOfBlocks
 from slmlab.serving.request import Request, State
 
 
@@ -61,6 +61,10 @@ class Scheduler:
         takes all of the budget that is left, only the youngest running request can still be in
         prefill, and a request that gives way to an older one has not been scheduled yet.
         """
+        for request in self.running:
+            if request.pending == 0:
+                # A pass was interrupted between storing the keys and choosing the token.
+                request.cache.truncate(len(request.tokens) - 1)
         plan: list[Scheduled] = []
         budget = self.token_budget
         for request in list(self.running):
@@ -78,6 +82,11 @@ class Scheduler:
                 budget -= count
         while self.waiting and budget and len(self.running) < self.max_batch:
             admitted = self._admit(self.waiting[0], budget)
+            if admitted is None and not self.running:
+                raise OutOfBlocks(
+                    f"nothing runs and {self.pool.num_used} of the pool's {self.pool.num_blocks} "
+                    "blocks are held from outside the engine: free them"
+                )
             if admitted is None:
                 break
             plan.append(admitted)

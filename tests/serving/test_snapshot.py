@@ -8,7 +8,7 @@ import pytest
 
 import slmlab
 from slmlab.serving import Engine
-from slmlab.serving.snapshot import snapshot
+from slmlab.serving.snapshot import counted_step, snapshot
 
 
 def test_a_snapshot_of_a_busy_engine_agrees_with_its_pool() -> None:
@@ -43,6 +43,37 @@ def test_a_snapshot_of_a_busy_engine_agrees_with_its_pool() -> None:
     assert snapshot(engine).requests == () and snapshot(engine).waste == 0.0
 
 
-def test_a_snapshot_is_of_an_engine() -> None:
+@pytest.mark.parametrize("sharing", [False, True])
+def test_a_counted_step_sees_the_blocks_of_those_that_end_in_it(sharing: bool) -> None:
+    lm = slmlab.load("tiny-draft")
+    counted, plain = (Engine(lm, 6, 4, 4, 16, prefix_sharing=sharing) for _ in range(2))
+    for engine in (counted, plain):
+        for i in range(4):
+            engine.submit([7, 8, 9, 10, 20 + i], max_new_tokens=2 + 3 * i)
+    more_than_after = False
+    while not counted.idle:
+        before = {r.id: r for r in snapshot(counted).requests}
+        outputs, used = counted_step(counted)
+        # The same step as without counting, and the method that was watched is the class's own.
+        assert [(o.request_id, o.token) for o in outputs] == [
+            (o.request_id, o.token) for o in plain.step()
+        ]
+        assert "_forward" not in vars(counted)
+        shot = snapshot(counted)
+        ended = [o.request_id for o in outputs if o.finish_reason is not None]
+        assert shot.num_used <= used <= 6
+        if not ended:
+            assert used == shot.num_used
+        elif not sharing:
+            # Of those that ended: everything known before the last token was stored.
+            gone = sum(-(-before[i].tokens // 4) for i in ended)
+            assert used == shot.num_used + gone
+        more_than_after |= used > shot.num_used
+    assert more_than_after and counted.stats["preemptions"] > 0
+    assert counted_step(counted) == ([], 0)
+
+
+@pytest.mark.parametrize("function", [snapshot, counted_step])
+def test_only_an_engine_is_read(function: Any) -> None:
     with pytest.raises(TypeError, match="must be an Engine"):
-        snapshot(cast(Any, "engine"))
+        function(cast(Any, "engine"))

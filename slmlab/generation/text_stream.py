@@ -35,9 +35,23 @@ class TextStream:
     def push(self, token: int) -> str:
         """The text that is final with this token, often empty."""
         self._ids.append(token)
-        piece = self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
+        piece = self._step(token)
         self._decoded += piece
         return self._release(piece, last=False)
+
+    def _step(self, token: int) -> str:
+        """What the tokenizer's stream gives. Where a byte-fallback tokenizer takes back text that
+        was handed out (a byte token, then one that makes both invalid) it raises a bare Exception:
+        the stream then starts anew behind that text, which cannot be unsent."""
+        for start in (None, self._ids[-2:-1], []):
+            if start is not None:
+                self._stream = DecodeStream(ids=start, skip_special_tokens=True)
+            try:
+                return self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
+            except Exception:
+                continue
+        self._stream = DecodeStream(skip_special_tokens=True)
+        return ""
 
     def finish(self) -> str:
         """What was held back, once no token follows."""
