@@ -21,8 +21,9 @@ from slmlab import exercise, hint, progress
 
 # %% [markdown]
 # ## 1. Size a cache: grouped queries, windows, bits
-# The sum that interviewers ask for. A layer keeps keys and values of every token that a later query
-# can still see; a layer with a window of 4 keeps the newest 4 at most.
+# The sum that interviewers ask for. A layer keeps keys and values of every token. Count
+# `min(tokens, window)` tokens for a layer with a window: the newest query's whole view, itself
+# included.
 #
 # - **In**: `config`, a dict with `num_attention_heads`, `num_key_value_heads`, `head_dim` and
 #   `windows`, a list with one entry a layer: `None` for all tokens, else an int. `tokens` a sequence
@@ -30,7 +31,7 @@ from slmlab import exercise, hint, progress
 # - **Out**: bytes, an int.
 # - **Example**: 4 query heads, 2 KV heads of 8, windows `[None, 3]`, 5 tokens, batch 1, 16 bits:
 #   `512`.
-# - **Must hold**: it is what the tensors of a real cache take.
+# - **Must hold**: once every window is full, one token more adds bytes in the other layers alone.
 
 
 # %%
@@ -101,7 +102,8 @@ print("rows written for 100 tokens:", grow_as_found([torch.ones(1, 2)] * 100, 8)
 #   int of at least 1.
 # - **Out**: all rows in order, `(total, head_dim)`, and the rows written: new ones and moved ones.
 # - **Example**: chunks of 2, 1 and 1 rows, capacity 2: 2 + (2 + 1) + 1 = `6`. As found: `9`.
-# - **Must hold**: fewer than three times as many rows are written as there are.
+# - **Must hold**: fewer than three times as many rows are written as there are. The check cannot see
+#   your buffer and trusts your count: count what your code writes.
 
 
 # %%
@@ -275,7 +277,8 @@ def quantize_cache(keys: Tensor, values: Tensor, bits: int) -> tuple[Tensor, Ten
 # - **Count so**: `tokens * head_dim * bits / 8` bytes of codes a tensor. Each key channel and each
 #   token's values store 4 bytes more: a scale and a minimum in fp16. Quantise as in exercise 6. The
 #   output is `softmax(q k^T / sqrt(head_dim)) v`; the error is the sum of its squared changes.
-# - **Out**: the pair (bits of keys, bits of values), or `None` where none fits.
+# - **Out**: the pair (bits of keys, bits of values), or `None` where none fits. Keys come first in
+#   the pair.
 # - **Example**: 4 tokens, head_dim 4: the pair (4, 2) takes 12 bytes of codes and 32 of metadata.
 # - **Must hold**: every pair that changes the output less breaks the budget.
 

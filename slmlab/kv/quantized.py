@@ -15,12 +15,13 @@ from slmlab.models.placement import check_device, check_dtype
 from slmlab.quant.grid import FP16_LARGEST
 
 BITS = (8, 4, 2)
-KEYS_PER = ("channel", "token")
+PER = ("channel", "token")
 
 
 class QuantizedCache:
     """KIVI (Liu et al. 2024, arXiv:2402.02750): keys in groups along one channel, values in groups
-    along one token, each group with an fp16 scale and an fp16 minimum.
+    along one token, each group with an fp16 scale and an fp16 minimum. ``keys_per`` and
+    ``values_per`` turn that, so that the choice can be measured.
 
     A few key channels are large in every token; a group per channel gives them a scale of their
     own, a group per token makes their neighbours share it. Values have no such channels, and
@@ -37,7 +38,8 @@ class QuantizedCache:
         group_size: tokens that are quantised at a time, and values that share a scale. Where it
             does not divide ``head_dim``, the last group of each token is shorter.
         residual: tokens that always stay in full precision.
-        keys_per: "channel", or "token" to quantise keys as values are.
+        keys_per, values_per: "channel" or "token", the side along which a group of each runs.
+        value_bits: bits of a value's code where they are to differ from a key's; None: ``bits``.
         batch: sequences that run side by side.
         dtype, device: of the keys and values that come in and go out.
 
@@ -58,17 +60,20 @@ class QuantizedCache:
         residual: int = 32,
         *,
         keys_per: str = "channel",
+        values_per: str = "token",
+        value_bits: int | None = None,
         batch: int = 1,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        if check_whole("bits", bits) not in BITS:
-            raise ValueError(f"bits={bits} is not one of 8, 4 and 2")
+        _check_bits("bits", bits)
+        value_bits = bits if value_bits is None else _check_bits("value_bits", value_bits)
         check_whole("group_size", group_size)
         check_whole("residual", residual, at_least=0)
         check_whole("batch", batch)
-        if keys_per not in KEYS_PER:
-            raise ValueError(f"keys_per={keys_per!r} must be 'channel' or 'token'")
+        for name, per in (("keys_per", keys_per), ("values_per", values_per)):
+            if per not in PER:
+                raise ValueError(f"{name}={per!r} must be 'channel' or 'token'")
         check_dtype(dtype)
         device = check_device(device)
         self._shape = shape = CacheShape.of(config)
@@ -77,9 +82,9 @@ class QuantizedCache:
         for _ in range(shape.layers):
             keys, values = (
                 QuantizedBlocks(
-                    per, bits, group_size, (batch, shape.kv_heads), shape.head_dim, device
+                    per, width, group_size, (batch, shape.kv_heads), shape.head_dim, device
                 )
-                for per in (keys_per, "token")
+                for per, width in ((keys_per, bits), (values_per, value_bits))
             )
             empty = torch.empty(
                 (batch, shape.kv_heads, 0, shape.head_dim), dtype=dtype, device=device
@@ -129,7 +134,8 @@ class QuantizedCache:
 
     @property
     def bits_per_value(self) -> float:
-        """Bits that a quantised number takes: code, its share of the metadata, padding."""
+        """Bits that a quantised number takes, over keys and values: code, its share of the
+        metadata, padding."""
         store = self._layers[0]
         return (store.keys.bits_per_value + store.values.bits_per_value) / 2
 
@@ -138,6 +144,12 @@ class QuantizedCache:
         """Bytes allocated: codes and metadata, and the tokens in full precision. Nothing is
         reserved ahead, and nothing dropped stays allocated."""
         return sum(store.nbytes for store in self._layers)
+
+
+def _check_bits(name: str, bits: int) -> int:
+    if check_whole(name, bits) not in BITS:
+        raise ValueError(f"{name}={bits} is not one of 8, 4 and 2")
+    return bits
 
 
 class _Layer:

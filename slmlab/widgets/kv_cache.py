@@ -1,19 +1,13 @@
-"""The explorer of lesson 04: a cache's bytes, and the context that fits next to the weights.
-
-Only what ipywidgets 7.7 and 8.1 share is used; the picture travels as PNG inside an HTML widget.
-"""
+"""The explorer of lesson 04: a cache's bytes, and the context that fits next to the weights."""
 
 from __future__ import annotations
 
-import base64
-from collections import OrderedDict
 from collections.abc import Mapping
 from html import escape
 from typing import Any, Literal, overload
 
 import ipywidgets as widgets
 
-from slmlab.widgets.anatomy import image_html
 from slmlab.widgets.card import CardFigure
 from slmlab.widgets.kv_cache_picture import KVCachePicture
 from slmlab.widgets.kv_cache_view import (
@@ -35,6 +29,7 @@ from slmlab.widgets.kv_cache_view import (
     tokens_text,
     view,
 )
+from slmlab.widgets.picture_explorer import PictureExplorer
 
 __all__ = [
     "LOADED_MODEL",
@@ -49,8 +44,6 @@ __all__ = [
     "longest",
     "tokens_text",
 ]
-
-_KEPT_PICTURES = 64
 
 
 @overload
@@ -104,55 +97,24 @@ def _check_offered(models: Mapping[str, Any], state: State) -> None:
             )
 
 
-class Explorer:
-    """The controls (``controls["batch"].value = 8`` moves one), the text and the picture.
-
-    state: what is set. view: what is shown for it. box: the widget.
-    """
+class Explorer(PictureExplorer):
+    """Six controls, the text and the picture; view: what is shown for the state."""
 
     def __init__(self, models: Mapping[str, Any], start: State) -> None:
         self.models = models
         self.picture = KVCachePicture(models)
-        self._pictures: OrderedDict[State, bytes] = OrderedDict()
-        self.controls = _controls(models, start)
-        self.text = widgets.HTML()
-        self.image = widgets.HTML()
-        for control in self.controls.values():
-            control.observe(self._moved, names="value")
-        rows = widgets.Box(
-            list(self.controls.values()),
-            layout=widgets.Layout(display="flex", flex_flow="row wrap", width="100%"),
-        )
-        self.box = widgets.VBox([rows, self.text, self.image])
-        self._show(start)
+        super().__init__(_controls(models, start), start)
 
-    def _moved(self, _: Any) -> None:
-        self._show(State(**{name: control.value for name, control in self.controls.items()}))
+    def read(self) -> State:
+        return State(**{name: control.value for name, control in self.controls.items()})
 
-    def _show(self, state: State) -> None:
-        self.state = state
+    def look(self, state: State) -> tuple[str, str]:
         self.view: View = view(self.models, state)
-        self.text.value = text_html(self.view)
-        self.image.value = image_html(self._png(), self.view.text)
+        return text_html(self.view), self.view.text
 
-    def _png(self) -> bytes:
-        if self.state not in self._pictures:
-            self.picture.update(self.view)
-            self._pictures[self.state] = self.picture.png()
-            if len(self._pictures) > _KEPT_PICTURES:
-                self._pictures.popitem(last=False)
-        return self._pictures[self.state]
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {
-            "text/plain": self.view.text,
-            "image/png": base64.b64encode(self._png()).decode("ascii"),
-            "application/vnd.jupyter.widget-view+json": {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": self.box.model_id,
-            },
-        }
+    def draw(self, state: State) -> bytes:
+        self.picture.update(self.view)
+        return self.picture.png()
 
 
 def _controls(models: Mapping[str, Any], start: State) -> dict[str, Any]:

@@ -53,6 +53,24 @@ def test_keys_share_a_scale_along_a_channel_and_values_along_a_token() -> None:
     assert levels(keys) == 4
 
 
+@pytest.mark.parametrize("values_per", ["channel", "token"])
+def test_values_take_bits_and_a_side_of_their_own(values_per: str) -> None:
+    k, v = torch.randn(2, 2, HEADS, 32, WIDTH)
+    cache = QuantizedCache(CONFIG, 8, 16, 0, batch=2, value_bits=2, values_per=values_per)
+    keys, values = stored(cache, k, v)
+    along = {"channel": values.unflatten(2, (-1, 16)).transpose(-1, -2), "token": values}
+    other = "token" if values_per == "channel" else "channel"
+    assert levels(along[values_per]) == 4 < levels(along[other])
+    plain, _ = stored(QuantizedCache(CONFIG, 8, 16, 0, batch=2), k, v)
+    assert torch.equal(keys, plain)
+    # One group of 16 a channel; or 8 channels of a token in 2 bytes, with their own metadata.
+    rate = 2 + 32 / (16 if values_per == "channel" else 8)
+    assert cache.bits_per_value == (8 + 32 / 16 + rate) / 2
+    cache.truncate(20)
+    kept_keys, kept_values = held(cache)[:, 0]
+    assert torch.equal(kept_keys, keys[:, :, :20]) and torch.equal(kept_values, values[:, :, :20])
+
+
 def test_an_outlier_spoils_its_own_channel_of_keys_and_its_own_token_of_values() -> None:
     k, v = torch.randn(2, 1, HEADS, 32, WIDTH)
     plain_keys, plain_values = stored(QuantizedCache(CONFIG, 4, 32, 0), k, v)
@@ -300,6 +318,10 @@ def test_bad_arguments() -> None:
         QuantizedCache(CONFIG, 4, 32, -1)
     with pytest.raises(ValueError, match="keys_per='head' must be 'channel' or 'token'"):
         QuantizedCache(CONFIG, keys_per="head")
+    with pytest.raises(ValueError, match="values_per='head' must be 'channel' or 'token'"):
+        QuantizedCache(CONFIG, values_per="head")
+    with pytest.raises(ValueError, match="value_bits=16 is not one of 8, 4 and 2"):
+        QuantizedCache(CONFIG, value_bits=16)
     cache = QuantizedCache(CONFIG)
     k = torch.zeros(1, HEADS, 2, WIDTH)
     with pytest.raises(ValueError, match=r"= \(1, 2, T, 8\): make it with this model's config"):

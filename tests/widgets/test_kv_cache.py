@@ -11,10 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from slmlab.kv import CacheShape, QuantizedCache, kv_bytes
+from slmlab.kv import CacheShape, ContiguousCache, QuantizedCache, kv_bytes
 from slmlab.widgets.card import CardFigure
 from slmlab.widgets.kv_cache import Explorer, State, explorer
+from slmlab.widgets.kv_cache_bench import append_milliseconds
 from slmlab.widgets.kv_cache_models import cache_configs
+from slmlab.widgets.kv_cache_plots import growing_caches, shared_heads, token_cost
+from slmlab.widgets.kv_cache_quality_plots import (
+    bytes_and_damage,
+    keys_beside_values,
+    recall_by_window,
+)
 from slmlab.widgets.kv_cache_view import (
     MEMORY_GB,
     QUESTION,
@@ -153,3 +160,55 @@ def test_bad_arguments_are_named(call: Any, error: Any, words: str) -> None:
     with pytest.raises(error, match=None) as caught:
         call()
     assert words in str(caught.value)
+
+
+def test_the_bar_says_what_is_stored_not_what_would_be() -> None:
+    models = cache_configs()
+    figure = shared_heads({name: models[name] for name in ("Llama-2-7B", "Mistral-7B-v0.1")})
+    (axes,) = figure.axes
+    written = [text.get_text().strip() for text in axes.texts]
+    assert written == ["512 KiB, 1 query head a KV head", "128 of 512 KiB, 4 query heads a KV head"]
+    widths = [cast(Any, bar).get_width() for bar in axes.patches]
+    assert widths == [512, 512, 512, 128]  # hatched, then stored, each
+
+
+def test_recall_is_drawn_with_its_interval_and_what_distance_foresees() -> None:
+    figure = recall_by_window(
+        (8, None), (0.1, 1.0), ((0.03, 0.3), (0.84, 1.0)), (0.05, 1.0), 20, "x"
+    )
+    (axes,) = figure.axes
+    ((bars,),) = (container.lines[2] for container in cast(Any, axes.containers))
+    ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+    assert ends == [pytest.approx([0.03, 0.3]), pytest.approx([0.84, 1.0])]
+    assert [0.05, 1.0] in [list(cast(Any, line.get_ydata())) for line in axes.lines]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert any("n = 20; bars: 95%" in text.get_text() for text in legend.get_texts())
+    assert "8 10%; all 100%" in figure.alt
+
+
+def test_the_other_pictures_draw_what_they_are_given() -> None:
+    lines = {"fewer bits": [("8 bits", 32.0, 2e-6), ("4 bits", 21.0, 7e-4)]}
+    damage = bytes_and_damage(lines, "damage")
+    drawn = damage.axes[0]
+    assert [text.get_text() for text in drawn.texts] == ["8 bits", "4 bits"]
+    assert cast(Any, drawn.lines[0].get_xydata()).tolist() == [[32.0, 2e-6], [21.0, 7e-4]]
+    cost = token_cost((2, 4), {"a": (3.0, 5.0)}, {"a": (1.0, 2.0)}, "cost")
+    assert [cast(Any, line.get_ydata())[-1] for line in cost.axes[0].lines] == [2.0, 5.0]
+    both = {"a": (1.0, 4.0), "b": (1.0, 2.0)}
+    grown = growing_caches((1, 2), both, both, (8, 16), both, "grown")
+    assert len(grown.axes) == 2 and "16 tokens: a 4 ms; b 2 ms" in grown.alt
+    heads = keys_beside_values(torch.rand(2, 5, 3), (3.0, 1.5), "heads")
+    assert [axes.get_title(loc="left") for axes in heads.axes[:2]] == [
+        "keys: loudest channel 3.0 x the mean",
+        "values: loudest channel 1.5 x the mean",
+    ]
+    for figure in (damage, cost, grown, heads):
+        Image.open(io.BytesIO(figure.png())).verify()
+
+
+def test_appends_are_timed_at_each_length_and_taken_back() -> None:
+    cache = ContiguousCache(SMALL, max_length=17)
+    times = append_milliseconds(cache, 2, torch.zeros(1, 2, 1, 64), (4, 16), repeats=2)
+    assert len(times) == 2 and min(times) > 0
+    assert cache.length == 16

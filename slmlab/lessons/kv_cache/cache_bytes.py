@@ -64,11 +64,10 @@ def _counted(
     tensors: int = 2,
     windowed: Callable[[int, list[int | None]], int] | None = None,
     sequences: bool = True,
-    divisor: int = 8,
 ) -> int:
     stored = (windowed or _stored)(tokens, config["windows"])
     values = tensors * stored * config[heads] * config["head_dim"]
-    return values * (batch if sequences else 1) * bits // divisor
+    return values * (batch if sequences else 1) * bits // 8
 
 
 def _stored(tokens: int, windows: list[int | None]) -> int:
@@ -81,6 +80,10 @@ def _no_window(tokens: int, windows: list[int | None]) -> int:
 
 def _whole_window(tokens: int, windows: list[int | None]) -> int:
     return sum(tokens if window is None else window for window in windows)
+
+
+def _newest_left_out(tokens: int, windows: list[int | None]) -> int:
+    return sum(tokens if window is None else min(tokens, window - 1) for window in windows)
 
 
 def _mistaken(**changes: Any) -> Callable[..., int]:
@@ -124,8 +127,8 @@ CACHE_BYTES = Exercise(
         ),
         Mistake(
             "window ignored",
-            "Right without windows, too large with one: a token that no later query can see need "
-            "not be kept. How many can the next query of such a layer see?",
+            "Right without windows, too large with one: what the newest query no longer sees need "
+            "not be kept. How many tokens does it see in such a layer?",
             _mistaken(windowed=_no_window),
         ),
         Mistake(
@@ -135,21 +138,21 @@ CACHE_BYTES = Exercise(
             _mistaken(windowed=_whole_window),
         ),
         Mistake(
+            "newest token left out",
+            "One token a windowed layer too few: here the newest token counts too. How many tokens "
+            "does its query see, itself included?",
+            _mistaken(windowed=_newest_left_out),
+        ),
+        Mistake(
             "batch forgotten",
             "That is one sequence: each of the batch has read another text. Can two texts share "
             "their keys?",
             _mistaken(sequences=False),
         ),
-        Mistake(
-            "bits taken for bytes",
-            "Eight times too large: `bits` are bits, and the answer is in bytes. How many bytes "
-            "does a number of 16 bits take?",
-            _mistaken(divisor=1),
-        ),
     ),
     hints=(
         "Every layer stores two vectors of head_dim numbers for each KV head, each sequence and "
-        "each token that a later query can still see. Which factor is off by the ratio you see?",
+        "each token that the newest query sees. Which factor is off by the ratio you see?",
         "4 query heads, 2 KV heads of 8, windows [None, 3], 5 tokens, batch 1, 16 bits. Tokens "
         "kept: 5 + 3 = 8. Numbers: 2 (keys, values) * 8 * 2 * 8 = 256. Bytes: 256 * 16 / 8 = 512.",
         "kept = sum over layers of (tokens, or the window where that is smaller)\n"

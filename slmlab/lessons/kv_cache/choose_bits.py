@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from slmlab.checking import Case, Exact, Exercise, Invariant, Mistake
 from slmlab.lessons.kv_cache.quantize_cache import CHANNEL, TOKEN, back
 
 Choice = tuple[int, int]
+Error = Callable[[Tensor, Tensor, Tensor, Choice], float]
 WIDTHS = (2, 4, 8)
 PAIRS: tuple[Choice, ...] = tuple((keys, values) for keys in WIDTHS for values in WIDTHS)
 GROUP_BYTES = 4  # an fp16 scale and an fp16 minimum
@@ -21,7 +23,7 @@ CLOSE = 1.1
 
 
 def cases(seed: int) -> list[Case]:
-    """Nothing fits; keys decide; values decide; room for both; a larger matrix, twice."""
+    """Nothing fits; keys decide; values decide; room; larger, twice; and three that mislead."""
     random = torch.Generator().manual_seed(seed)
 
     def drawn(
@@ -50,7 +52,29 @@ def cases(seed: int) -> list[Case]:
         drawn(small, 3.0, 1.0, (4, 4)),
         drawn(large, 8.0, 1.0, (8, 2)),
         drawn(large, 0.02, 4.0, (2, 8)),
+        *_telling(seed),
     ]
+
+
+@lru_cache(maxsize=16)  # a search: some tenths of a second, and a check asks for it often
+def _telling(seed: int) -> tuple[Case, ...]:
+    """A case for each group of criteria where they alone mislead: three queries, six bits in sum."""
+    random = torch.Generator().manual_seed(seed)
+    turned = (_keys_per_token_error, _values_per_channel_error, _both_turned_error)
+    groups: tuple[tuple[Error, ...], ...] = ((_undivided_error,), (_largest_error,), turned)
+    budget = stored_bytes((6, 4), (4, 2))
+    found: dict[int, Case] = {}
+    for _ in range(5000):
+        q, k, v = (torch.randn(n, 4, generator=random).round(decimals=2) for n in (3, 6, 6))
+        arguments: dict[str, Any] = {"q": 2 * q, "k": k, "v": v, "budget_bytes": budget}
+        if not _clear(arguments):
+            continue
+        misled = [[_misleads(arguments, error) for error in group] for group in groups]
+        if sum(map(any, misled)) == 1 and any(map(all, misled)):
+            found.setdefault([all(group) for group in misled].index(True), Case(arguments))
+        if len(found) == len(groups):
+            return tuple(found[place] for place in range(len(groups)))
+    raise RuntimeError(f"seed {seed}: no cases tell the criteria apart")
 
 
 def stored_bytes(shape: Sequence[int], pair: Choice, group_bytes: int = GROUP_BYTES) -> int:
@@ -67,10 +91,41 @@ def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.T / math.sqrt(q.shape[1])).softmax(dim=-1) @ v
 
 
+def _change(
+    q: Tensor, k: Tensor, v: Tensor, choice: Choice, keys: int = CHANNEL, values: int = TOKEN
+) -> Tensor:
+    """Of the attention's output: (queries, head_dim). keys, values: where their groups run."""
+    rough = _attended(q, back(k, choice[0], keys), back(v, choice[1], values))
+    return rough - _attended(q, k, v)
+
+
 def _error(q: Tensor, k: Tensor, v: Tensor, choice: Choice) -> float:
     """Sum of squared changes of the attention's output."""
-    rough = _attended(q, back(k, choice[0], CHANNEL), back(v, choice[1], TOKEN))
-    return float((rough - _attended(q, k, v)).square().sum())
+    return float(_change(q, k, v, choice).square().sum())
+
+
+def _undivided_error(q: Tensor, k: Tensor, v: Tensor, choice: Choice) -> float:
+    return _error(q * math.sqrt(q.shape[1]), k, v, choice)
+
+
+def _largest_error(q: Tensor, k: Tensor, v: Tensor, choice: Choice) -> float:
+    return float(_change(q, k, v, choice).abs().max())
+
+
+def _keys_per_token_error(q: Tensor, k: Tensor, v: Tensor, choice: Choice) -> float:
+    return float(_change(q, k, v, choice, keys=TOKEN).square().sum())
+
+
+def _values_per_channel_error(q: Tensor, k: Tensor, v: Tensor, choice: Choice) -> float:
+    return float(_change(q, k, v, choice, values=CHANNEL).square().sum())
+
+
+def _both_turned_error(q: Tensor, k: Tensor, v: Tensor, choice: Choice) -> float:
+    return float(_change(q, k, v, choice, keys=TOKEN, values=CHANNEL).square().sum())
+
+
+def _values_error(q: Tensor, k: Tensor, v: Tensor, choice: Choice) -> float:
+    return float((back(v, choice[1], TOKEN) - v).square().sum())
 
 
 def _tensor_error(q: Tensor, k: Tensor, v: Tensor, choice: Choice) -> float:
@@ -83,6 +138,15 @@ def _clear(arguments: dict[str, Any]) -> bool:
     q, k, v, budget = arguments.values()
     errors = sorted(_error(q, k, v, c) for c in PAIRS if _size(arguments, c) <= budget)
     return len(errors) < 2 or (errors[0] > 1e-7 and errors[1] > CLOSE**2 * errors[0])
+
+
+def _misleads(arguments: dict[str, Any], error: Error) -> bool:
+    """Whether the pair with the least ``error`` that fits is clearly worse than the best."""
+    q, k, v, budget = arguments.values()
+    best, chosen = _least(q, k, v, _fitting(k, budget)), _least(q, k, v, _fitting(k, budget), error)
+    if best is None or chosen is None:
+        return False
+    return _error(q, k, v, chosen) > CLOSE**2 * _error(q, k, v, best)
 
 
 def least_error_that_fits(arguments: dict[str, Any], output: Any) -> str | None:
@@ -112,7 +176,7 @@ def _least(
     k: Tensor,
     v: Tensor,
     fitting: list[Choice],
-    error: Callable[[Tensor, Tensor, Tensor, Choice], float] = _error,
+    error: Error = _error,
 ) -> Choice | None:
     return min(fitting, key=lambda c: error(q, k, v, c), default=None)
 
@@ -134,8 +198,18 @@ def _same_bits(q: Tensor, k: Tensor, v: Tensor, budget_bytes: int) -> Choice | N
     return _least(q, k, v, [c for c in _fitting(k, budget_bytes) if c[0] == c[1]])
 
 
-def _error_of_tensors(q: Tensor, k: Tensor, v: Tensor, budget_bytes: int) -> Choice | None:
-    return _least(q, k, v, _fitting(k, budget_bytes), _tensor_error)
+def _by(error: Error) -> Callable[[Tensor, Tensor, Tensor, int], Choice | None]:
+    """The pair that fits with the least of another criterion."""
+
+    def answer(q: Tensor, k: Tensor, v: Tensor, budget_bytes: int) -> Choice | None:
+        return _least(q, k, v, _fitting(k, budget_bytes), error)
+
+    return answer
+
+
+def _reversed(q: Tensor, k: Tensor, v: Tensor, budget_bytes: int) -> Choice | None:
+    best = reference(q, k, v, budget_bytes)
+    return None if best is None else (best[1], best[0])
 
 
 def _keys_first(q: Tensor, k: Tensor, v: Tensor, budget_bytes: int) -> Choice | None:
@@ -144,10 +218,6 @@ def _keys_first(q: Tensor, k: Tensor, v: Tensor, budget_bytes: int) -> Choice | 
 
 def _values_first(q: Tensor, k: Tensor, v: Tensor, budget_bytes: int) -> Choice | None:
     return max(_fitting(k, budget_bytes), key=lambda c: (c[1], c[0]), default=None)
-
-
-def _fewest_bytes(q: Tensor, k: Tensor, v: Tensor, budget_bytes: int) -> Choice | None:
-    return min(_fitting(k, budget_bytes), key=sum, default=None)
 
 
 def _one_tensor_at_a_time(q: Tensor, k: Tensor, v: Tensor, budget_bytes: int) -> Choice | None:
@@ -177,34 +247,38 @@ CHOOSE_BITS = Exercise(
             _metadata_free,
         ),
         Mistake(
-            "the same bits for both",
-            "You give keys and values the same bits: the budget can be split otherwise, and one of "
-            "the two may need more. How many pairs are there to try?",
-            _same_bits,
-        ),
-        Mistake(
-            "error of keys and values",
-            "You minimise how far keys and values move, and what counts is the output: an error in "
-            "a key that no query looks at costs nothing. What do you compare after attention?",
-            _error_of_tensors,
-        ),
-        Mistake(
-            "keys always first",
-            "You spend the budget on keys before you look: where all scores are nearly equal, the "
-            "output is a mean of values and keys hardly matter. What decides here?",
+            "chosen by a rule",
+            "You choose before you look: keys first, values first or the same bits for both. Where "
+            "scores are nearly equal, keys hardly matter; where they are sharp, a small error in a "
+            "key picks another token. How many pairs are there to try?",
             _keys_first,
+            variants=(_values_first, _same_bits),
         ),
         Mistake(
-            "values always first",
-            "You spend the budget on values before you look: where the scores are sharp, a small "
-            "error in a key picks another token. What decides here?",
-            _values_first,
+            "another error",
+            "You minimise another number than the sum of squared changes of the output: not how far "
+            "keys or values move, and not the largest change. What do you compare, and when?",
+            _by(_tensor_error),
+            variants=(_by(_values_error), _by(_largest_error)),
         ),
         Mistake(
-            "fewest bytes",
-            "Your choice fits and leaves more error than it must: bytes below the budget earn "
-            "nothing. Which of the pairs that fit changes the output least?",
-            _fewest_bytes,
+            "scores not divided",
+            "Your scores are not divided by sqrt(head_dim): they are sharper than the model's, and "
+            "errors in keys count too much. What does attention do to q k^T before the softmax?",
+            _by(_undivided_error),
+        ),
+        Mistake(
+            "groups along the wrong side",
+            "Your keys were grouped per token, or your values per channel: one scale for each "
+            "channel of the keys, one for each token of the values. Which dimension does each take?",
+            _by(_keys_per_token_error),
+            variants=(_by(_values_per_channel_error), _by(_both_turned_error)),
+        ),
+        Mistake(
+            "values first in the pair",
+            "Your pair is the right one the other way round: keys come first. Which of your two "
+            "numbers are the bits of the keys?",
+            _reversed,
         ),
     ),
     hints=(

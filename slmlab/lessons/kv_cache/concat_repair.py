@@ -114,6 +114,29 @@ def _move_not_counted(sizes: list[int], capacity: int) -> int:
     return _grown(sizes, capacity, _doubled, moved=lambda held, room: 0)
 
 
+def _moved_at_every_doubling(sizes: list[int], capacity: int) -> int:
+    room, held, written = capacity, 0, 0
+    for size in sizes:
+        while held + size > room:
+            room, written = 2 * room, written + held
+        held, written = held + size, written + size
+    return written
+
+
+def _doubled_once(chunks: list[Tensor], capacity: int) -> Answer:
+    buffer, held, written = torch.empty(capacity, chunks[0].shape[1]), 0, 0
+    for chunk in chunks:
+        needed = held + len(chunk)
+        if needed > capacity:
+            capacity *= 2
+            larger = torch.empty(capacity, chunk.shape[1])
+            larger[:held] = buffer[:held]
+            buffer, written = larger, written + held
+        buffer[held:needed] = chunk  # raises where one doubling was not enough
+        held, written = needed, written + len(chunk)
+    return buffer[:held], written
+
+
 def _empty_rows_moved(sizes: list[int], capacity: int) -> int:
     return _grown(sizes, capacity, _doubled, moved=lambda held, room: room)
 
@@ -149,16 +172,17 @@ CONCAT_REPAIR = Exercise(
             _counted(_joined_every_step),
         ),
         Mistake(
-            "grown to fit",
-            "You make the buffer as long as it must be and no longer: it is full again at once, and "
-            "the next token moves everything. How much room should be left after growing?",
+            "grown by too little",
+            "You add as much room as is needed, or the same each time: the moves come equally often "
+            "while they get longer, and the sum is quadratic again. What keeps them rare?",
             _counted(_to_fit),
+            variants=(_counted(_by_capacity),),
         ),
         Mistake(
-            "grown by a constant",
-            "Each time you add the same room: the moves stay equally far apart while they get "
-            "longer, and the sum is quadratic again. What keeps the number of moves logarithmic?",
-            _counted(_by_capacity),
+            "doubled once",
+            "One doubling may not be enough: a long chunk needs more room than that. How many "
+            "doublings do 7 rows need from a capacity of 1?",
+            _doubled_once,
         ),
         Mistake(
             "grown one too early",
@@ -173,10 +197,11 @@ CONCAT_REPAIR = Exercise(
             _counted(_move_not_counted),
         ),
         Mistake(
-            "empty rows moved",
-            "You move the whole old buffer, empty rows too: only what is held has a meaning. How "
-            "many rows is that?",
-            _counted(_empty_rows_moved),
+            "too many rows moved",
+            "You count more moved rows than there are: rows move once per chunk, however often the "
+            "capacity doubles, and empty rows have no meaning. How many rows were held?",
+            _counted(_moved_at_every_doubling),
+            variants=(_counted(_empty_rows_moved),),
         ),
     ),
     hints=(

@@ -19,10 +19,6 @@ SHAPE = SimpleNamespace(
 )
 TOLERANCE = 0.03
 SAME_MISTAKE = 0.005
-IN_GIBIBYTES = (
-    "You take a GB as 2**30 bytes and so find room that is not there: the table counts 10**9. "
-    "How many bytes are left beside the weights?"
-)
 
 
 def cases(seed: int) -> list[Case]:
@@ -53,21 +49,19 @@ def within_tolerance(arguments: dict[str, Any], output: Any) -> str | None:
     ratio = output / reference()
     if abs(ratio - 1) <= TOLERANCE:
         return None
-    if abs(output / _in_gibibytes() - 1) <= SAME_MISTAKE:
-        return IN_GIBIBYTES
+    for mistake in CONTEXT_FITS.mistakes:
+        # The sentence itself, so that a named mistake is not followed by its factor again.
+        if abs(output / mistake.implementation() - 1) <= SAME_MISTAKE:
+            return mistake.sentence
     way = "many" if ratio > 1 else "few"
     return (
-        f"Your context is {max(ratio, 1 / ratio):.3g} times too {way} tokens. Write down the bytes "
+        f"{output:,.0f} tokens are {max(ratio, 1 / ratio):.3g} times too {way}. Write down the bytes "
         "that are left and the bytes of one token: which of the two is off?"
     )
 
 
 def _mistaken(**changes: Any) -> Callable[[], float]:
     return lambda: _tokens(**changes)
-
-
-def _in_gibibytes() -> float:
-    return _tokens(memory=4 * 2**30)
 
 
 def _counted_by_hand() -> float:
@@ -119,7 +113,12 @@ CONTEXT_FITS = Exercise(
             "the layers?",
             _mistaken(factor=1 / 28),
         ),
-        Mistake("GiB for GB", IN_GIBIBYTES, _in_gibibytes),
+        Mistake(
+            "GiB for GB",
+            "You take a GB as 2**30 bytes and so find room that is not there: the table counts "
+            "10**9. How many bytes are left beside the weights?",
+            _mistaken(memory=4 * 2**30),
+        ),
     ),
     hints=(
         "Weights and cache together fill the memory exactly. Which bytes are there before the "

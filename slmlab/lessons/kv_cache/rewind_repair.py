@@ -67,7 +67,10 @@ def reference(trace: Trace) -> Answer:
     return [int(x) for x in held[:, 0]], [int(x) for x in held[:, 1]]
 
 
-def _as_given(trace: Trace) -> Answer:
+def _counting(
+    trace: Trace, after: Callable[[int, int, list[int]], int] = lambda seen, n, positions: seen
+) -> Answer:
+    """The given code, with `after` (count, n, positions kept) -> count at every truncate."""
     tokens: list[int] = []
     positions: list[int] = []
     seen = 0
@@ -78,7 +81,21 @@ def _as_given(trace: Trace) -> Answer:
             seen += len(what)
         else:
             del tokens[what:], positions[what:]
+            seen = after(seen, what, positions)
     return tokens, positions
+
+
+def _n_subtracted(trace: Trace) -> Answer:
+    return _counting(trace, lambda seen, n, positions: seen - n)
+
+
+def _at_the_last(trace: Trace) -> Answer:
+    """Raises IndexError after a truncate to nothing, as ``positions[-1]`` does."""
+    return _counting(trace, lambda seen, n, positions: positions[-1])
+
+
+def _at_the_last_guarded(trace: Trace) -> Answer:
+    return _counting(trace, lambda seen, n, positions: positions[-1] if positions else 0)
 
 
 def _replayed(
@@ -116,10 +133,6 @@ def _drops_n(trace: Trace) -> Answer:
     return _replayed(trace, keep=lambda n, held: max(0, held - n))
 
 
-def _from_zero(trace: Trace) -> Answer:
-    return _replayed(trace, start=lambda held: 0)
-
-
 def _from_one(trace: Trace) -> Answer:
     return _replayed(trace, start=lambda held: held + 1)
 
@@ -148,7 +161,7 @@ REWIND_REPAIR = Exercise(
             "the given bug",
             "The bug is still there: the tokens go back and the count of what was ever fed does "
             "not, so what follows stands too far on. What knows how many tokens are there now?",
-            _as_given,
+            _counting,
         ),
         Mistake(
             "rejected tokens kept",
@@ -163,10 +176,16 @@ REWIND_REPAIR = Exercise(
             _drops_n,
         ),
         Mistake(
-            "every append from 0",
-            "Each append starts at position 0 again: only the first one follows nothing. How many "
-            "tokens stand before the second?",
-            _from_zero,
+            "n subtracted",
+            "You subtract n: truncate(n) keeps n. How long is the cache now?",
+            _n_subtracted,
+        ),
+        Mistake(
+            "continued at the last position",
+            "You continue at the last position, not after it. Where does a token stand that "
+            "follows positions 0 and 1, and where one that follows none?",
+            _at_the_last,
+            variants=(_at_the_last_guarded,),
         ),
         Mistake(
             "counted from 1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -163,6 +164,54 @@ def test_every_pair_with_less_error_breaks_the_budget(seed: int) -> None:
         assert chosen in within and error(chosen) == min(error(pair) for pair in within)
 
 
+LIKELY: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("kv.rewind_repair", "n subtracted", {"del tokens": "seen -= what; del tokens"}),
+    (
+        "kv.rewind_repair",
+        "continued at the last position",
+        {"positions[what:]": "positions[what:]; seen = positions[-1]"},
+    ),
+    ("kv.bytes", "newest token left out", {"min(tokens, window)": "min(tokens, window - 1)"}),
+    ("kv.concat_repair", "doubled once", {"while needed >": "if needed >"}),
+    (
+        "kv.concat_repair",
+        "too many rows moved",
+        {"capacity *= 2": "capacity *= 2; written += held", "written + held": "written"},
+    ),
+    ("kv.choose_bits", "scores not divided", {" / math.sqrt(q.shape[1])": ""}),
+    ("kv.choose_bits", "another error", {"square().sum()": "abs().max()"}),
+    ("kv.choose_bits", "groups along the wrong side", {"pair[0], 0)": "pair[0], 1)"}),
+    ("kv.choose_bits", "values first in the pair", {"least = pair": "least = pair[::-1]"}),
+)
+
+
+@pytest.mark.parametrize(("identifier", "name", "changes"), LIKELY)
+@pytest.mark.parametrize("seed", [0, 7])
+def test_likely_wrong_answers_get_their_own_sentence(
+    identifier: str, name: str, changes: dict[str, str], seed: int
+) -> None:
+    """The notebook's own code with one idea changed, as a learner would write it."""
+    start = "def replay_as_found" if "rewind" in identifier else f'@exercise("{identifier}")'
+    (source,) = (cell for cell in _cells() if cell.startswith(start))
+    for old, new in changes.items():
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    names: dict[str, Any] = {"torch": torch, "Tensor": Tensor, "math": math}
+    names["exercise"] = lambda _: lambda function: names.setdefault("answer", function)
+    exec(compile(source.split("\n\n\nprint")[0], identifier, "exec"), names)
+    report = check(get(identifier), names.get("answer") or names["replay_as_found"], seed)
+    assert report.outcome != "passed" and report.diagnosis is not None
+    assert report.diagnosis.mistake is not None and report.diagnosis.mistake.name == name
+
+
+def test_a_named_mistake_on_paper_says_its_factor_once() -> None:
+    report = check(CONTEXT_FITS, lambda: CONTEXT_FITS.reference() / 3)
+    assert report.diagnosis is not None
+    assert report.diagnosis.sentence.count("too few") == 1
+    report = check(CONTEXT_FITS, lambda: 30_000.0)
+    assert report.diagnosis is not None and "30,000 tokens are 6.2" in report.diagnosis.sentence
+
+
 def _cells() -> list[str]:
     name = "authoring/04_kv_cache/exercises.py"
     notebook = read_source(Source(ROOT / name, name, "04_kv_cache", False))
@@ -171,8 +220,6 @@ def _cells() -> list[str]:
 
 @pytest.mark.parametrize("name", FOUND)
 def test_the_code_to_repair_runs_and_is_diagnosed_as_itself(name: str) -> None:
-    import math
-
     (source,) = (cell for cell in _cells() if cell.startswith(f"def {name}"))
     names: dict[str, Any] = {"torch": torch, "Tensor": Tensor, "math": math}
     exec(compile(source, name, "exec"), names)
