@@ -56,12 +56,13 @@ def slot_mapping(
 # | query heads, KV heads, head_dim | 24, 8, 128 |
 # | cache | fp16 |
 # | KV memory | 6 GB (6e9 bytes) |
-# | a request stores, on average | 400 tokens |
+# | a request stores, on average | 420 tokens |
 # | the longest request that is allowed | 4,096 tokens |
 # | paged, blocks of | 32 tokens |
 #
 # - **Out**: one number, how many requests the memory holds at once. It passes within 2%.
-# - **Example**: 2 layers, 1 KV head of 64, requests of 90 tokens in blocks of 20: 1.024 MB hold 20.
+# - **Example**: 2 layers, 1 KV head of 64, fp16, requests of 85 tokens in blocks of 30: 1.024 MB
+#   (1.024e6 bytes) hold 20.
 # - **Must hold**: a request's last block counts as half empty.
 
 
@@ -71,7 +72,7 @@ def requests_that_fit() -> float:
     """Requests in the memory above."""
     ### BEGIN SOLUTION
     token_bytes = 2 * 28 * 8 * 128 * 2
-    request_bytes = (400 + 32 / 2) * token_bytes
+    request_bytes = (420 + 32 / 2) * token_bytes
     return 6e9 / request_bytes
     ### END SOLUTION
 
@@ -204,7 +205,7 @@ print(replay_as_found(trace, block_size=2))
 # - **In**: `trace`, steps `["append", sequence, token]` and `["fork", sequence, 0]`; the first
 #   sequence is 0, a fork makes the next number. `block_size`.
 # - **Out**: a dict. `"texts"`: the tokens of every sequence, read through its table. `"blocks"`: how
-#   many blocks at least one table holds.
+#   many blocks were ever allocated.
 # - **Example**: the trace above gives `{"texts": [[5, 6], [5, 7]], "blocks": 2}`.
 # - **Must hold**: nobody reads what another sequence wrote after the fork; no block is copied that
 #   its holder alone could have written to; full blocks stay shared.
@@ -213,7 +214,7 @@ print(replay_as_found(trace, block_size=2))
 # %%
 @exercise("paging.copy_on_write")
 def replay(trace: list[list[Any]], block_size: int) -> dict[str, Any]:
-    """{"texts": tokens of every sequence, "blocks": how many are held}."""
+    """{"texts": tokens of every sequence, "blocks": how many were allocated}."""
     ### BEGIN SOLUTION
     blocks, users, tables, lengths = [], [], [[]], [0]
     for what, s, token in trace:
@@ -320,8 +321,8 @@ def serve_as_found(texts: list[int], num_blocks: int) -> list[list[int]]:
 print("asked for 1, 2, 1 with one block; [block, text found]:", serve_as_found([1, 2, 1], 1))
 
 # %% [markdown]
-# The third request asked for text 1 and reads text 2: somebody else's prompt. Old names that outlive
-# their block were reported in kvcached
+# The third request asked for text 1 and reads text 2: somebody else's prompt. Relatives, names that
+# outlive what they named, were reported in kvcached
 # ([issue 362](https://github.com/ovg-project/kvcached/issues/362)) and in vLLM
 # ([issue 49125](https://github.com/vllm-project/vllm/issues/49125)).
 #
@@ -355,9 +356,10 @@ def serve(texts: list[int], num_blocks: int) -> list[list[int]]:
 
 # %% [markdown]
 # ## 8. Decide: a block size under a budget of time
-# Small blocks waste little and share long beginnings; their tables are long, and each entry costs
-# time in every step. You are scored by outcome: any choice that keeps the budget and takes at most 2%
-# more places than the best that does is right.
+# Small blocks waste little and share long beginnings, and their tables are long. What an entry costs
+# is assumed here; the lesson measures whether it costs anything on your machine. You are scored by
+# outcome: any choice that keeps the budget and takes at most 2% more places than the best that does
+# is right.
 #
 # - **In**: `lengths`, tokens that each request stores; `shared`, how many of them, from the first on,
 #   are the same in all; `sizes`, the block sizes on offer; `us_per_block`; `budget_us`.

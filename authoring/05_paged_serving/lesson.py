@@ -8,6 +8,7 @@
 # %%
 import inspect
 import sys
+import textwrap
 
 if "google.colab" in sys.modules:  # On Colab: install the package, leave Colab's torch alone.
     get_ipython().run_line_magic("pip", "install -q --no-deps git+https://github.com/slmlab/slmlab")
@@ -18,7 +19,7 @@ import slmlab
 from slmlab import measured, predict
 from slmlab.kv import BlockPool, ContiguousCache, PagedCache, kv_bytes
 from slmlab.serving import Engine
-from slmlab.widgets.paged_serving_bench import Ask, record, record_static, trace
+from slmlab.widgets.paged_serving_bench import Ask, record, record_static, static_batches, trace
 
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
@@ -46,14 +47,17 @@ print(f"of all its places, over {reserved.passes} forward passes, {reserved.held
 #
 # Their idea is an operating system's: cut the memory into small **blocks** and give a request one
 # when its last one is full. What is then wasted is the empty part of each request's last block.
-# Two facts for a guess: blocks hold 16 tokens here, and the next cell prints how much a request
-# stores. Of the places that requests have taken, which share is empty?
+# Two facts for a guess: blocks hold 16 tokens here, and the next cell prints how many tokens a
+# running request stores. Of the places that requests have taken, which share is empty?
 #
 # Replace `None` by your number. You can leave it: the lesson then goes on without a score.
 
 # %%
-halfway = sum(len(ask.prompt) + ask.max_new_tokens / 2 for ask in asks) / len(asks)
-print(f"halfway through its answer a request stores {halfway:.0f} tokens, on average")
+# A request runs for as many passes as its answer has tokens, and is on average halfway through it.
+passes = [ask.max_new_tokens for ask in asks]
+stored = sum(n * (len(ask.prompt) + n / 2) for ask, n in zip(asks, passes)) / sum(passes)
+print(f"at a random moment a running request stores about {stored:.0f} tokens")
+print("(long ones run longer and count more)")
 predict("empty share of the places taken, blocks of 16", None, unit="%")
 
 # %% [markdown]
@@ -81,24 +85,28 @@ print(f"position 5 of the first: block {first.block_table[block]}, place {offset
 
 # %% [markdown]
 # The first sequence's text lies in two blocks that are no neighbours, and nothing was ever moved.
-# Before a token is written, `reserve` makes room for it. This is the package's own code:
+# Attention gathers the blocks in the order of the table. Build the gathering side:
+# [slots of a ragged batch](exercise:paging.slot_mapping).
+#
+# Before a token is written, `reserve` makes room for it. These are the package's own lines. What
+# stands between the two pieces is for blocks with several holders, and comes later.
 
 # %%
-signature, _, body = inspect.getsource(PagedCache.reserve).partition('"""')
-print(signature.rstrip(), body.partition('"""')[2], sep="")
+code = inspect.getsource(PagedCache.reserve)
+check = code[code.index("        needed =") : code.index("        pool, size")]
+grow = code[code.index("        while len(self.block_table)") :]
+print(textwrap.dedent(check) + "...\n" + textwrap.dedent(grow).rstrip())
+
+# %%
+# Can attention tell the difference? The second sequence once more, in a cache that reserves.
 plain = ContiguousCache(config, max_length=longest)
-wanted = lm.model(torch.tensor([text[:7]]), plain)[0, -1]
+wanted = lm.model(torch.tensor([text[:7]]), plain)[0, -1]  # (V,)
 worst = (logits - wanted).abs().max().item()
 assert worst <= 1e-4 * max(1, wanted.abs().max().item())
 print(f"Logits of the second sequence, paged against contiguous: at most {worst:.1e} apart.")
 
-# %% [markdown]
-# Attention gathers the blocks in the order of the table and cannot tell the difference.
-# Build the gathering side: [slots of a ragged batch](exercise:paging.slot_mapping).
-#
-# Now the forty requests, in the same memory, with blocks of 16.
-
 # %% tags=["nbval-ignore-output"]
+# Now the forty requests, in the same memory, with blocks of 16.
 engine = Engine(lm, num_blocks=memory // 16, block_size=16, max_batch=32, prefix_sharing=False)
 paged = record(engine, asks, "paged, blocks of 16")
 measured("empty share of the places taken, blocks of 16", 100 * paged.waste)
@@ -115,56 +123,43 @@ print(f"Up to {most} requests ran at once where two did before.")
 # each size.
 
 # %% tags=["nbval-ignore-output"]
-import matplotlib.pyplot as plt
-
-from slmlab.widgets.plot_style import SERIES, lesson_style, text_colour
+from slmlab.widgets.paged_serving_plots import waste_plot
 
 sizes, few = [size for size in (1, 4, 8, 16, 32, 64, 128, 512) if size <= longest], asks[:12]
-waste = []
-for size in sizes:
+runs = {}
+for size in sizes * 2:  # twice, for the seconds
     blocks = sum(-(-(len(a.prompt) + a.max_new_tokens) // size) for a in few)
     run = record(Engine(lm, blocks, size, max_batch=12, prefix_sharing=False), few)
-    waste.append(run.waste)
-    if size == 1:
-        held = [r.stored for frame in run.frames for r in frame.requests if r.running]
-        stored = sum(held) / len(held)
+    runs.setdefault(size, []).append(run)
+waste = [runs[size][0].waste for size in sizes]
+held = [r.stored for frame in runs[1][0].frames for r in frame.requests if r.running]
+stored = sum(held) / len(held)
 expected = [(size - 1) / 2 / ((size - 1) / 2 + stored) for size in sizes]
-with lesson_style():
-    figure, axes = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
-    blue, red = SERIES[0], SERIES[1]
-    axes.plot(sizes, [100 * w for w in expected], color=red.colour, linestyle="--", marker="")
-    axes.plot(sizes, [100 * w for w in waste], color=blue.colour, linestyle="none", marker="o")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sizes, sizes)
-    axes.grid(True, axis="y")
-    axes.set(xlabel="block (tokens)", ylabel="empty of what was taken (%)", ylim=(-3, 100))
-    look = {"textcoords": "offset points", "ha": "center"}
-    axes.annotate(
-        "half a block a request",
-        (sizes[2], 100 * expected[2]),
-        xytext=(-10, 22),
-        **look,
-        color=text_colour(red.colour),
-    )
-    axes.annotate(
-        "measured",
-        (sizes[-2], 100 * waste[-2]),
-        xytext=(0, 8),
-        **look,
-        color=text_colour(blue.colour),
-    )
-    at_16 = waste[sizes.index(16)]
-    axes.set_title(
-        f"Blocks of 16 leave {at_16:.0%} empty, a reservation of {longest} leaves {waste[-1]:.0%}"
-    )
-    plt.show()
+seconds = {size: min(run.seconds[-1] for run in runs[size]) for size in sizes}
 print("entries in the table of an average request:", {b: -(-round(stored) // b) for b in sizes})
-print(f"A block longer than a request ({stored:.0f} tokens on average) is no longer half full.")
+print("seconds, the better of two runs:", {size: round(s, 2) for size, s in seconds.items()})
+longer = seconds[1] / seconds[16]
+shows = "the table's length does not show" if longer < 1.25 else "the table's length shows"
+print(f"Blocks of 1 took {longer:.2f} times as long as blocks of 16: on this machine {shows}.")
+print(
+    f"A block longer than a request ({stored:.0f} tokens on average, these twelve) is less than half"
+)
+print(
+    f"full: {waste[-1]:.0%} empty at {longest}, where half a block would leave {expected[-1]:.0%}."
+)
+waste_plot(
+    sizes,
+    expected,
+    waste,
+    f"Blocks of 16 leave {waste[sizes.index(16)]:.0%} empty, "
+    f"a reservation of {longest} leaves {waste[-1]:.0%}",
+)
 
 # %% [markdown]
-# Smaller wastes less and makes longer tables, each entry of which is looked up in every layer of every
-# pass. The authors settled on 16 for their GPU kernels (section 7.2). Text is shared in whole blocks
-# too, as you will see. On paper: [how many requests fit](exercise:paging.requests_that_fit). Decide:
+# Smaller wastes less and makes longer tables; the cell says whether you can measure what that costs.
+# PagedAttention's authors chose 16 for their GPU kernels: smaller blocks leave a GPU's parallelism
+# unused, larger ones waste more and are shared less (section 7.2). On paper:
+# [how many requests fit](exercise:paging.requests_that_fit). Decide:
 # [a block size under a budget of time](exercise:paging.choose_block).
 #
 # ## Waiting for the slowest
@@ -174,33 +169,44 @@ print(f"A block longer than a request ({stored:.0f} tokens on average) is no lon
 # longest prompt plus the longest answer in the batch. **Continuous batching** chooses the batch anew
 # at every forward pass: who is done leaves, who waits comes in.
 #
-# The next run serves the same requests in static batches, as many rows as the same memory holds. Two
-# facts: the paged run took the passes you saw, and the next cell prints what its batches held.
+# The next run serves the same requests in static batches, as many rows as the same memory holds. That
+# flatters static batches: their width uses the answers' true lengths, which no server knows in
+# advance. Facts for a guess: the next cell prints how many batches there are, how long answers are,
+# and the passes that the paged run took.
 
 # %%
-sizes_of_answers = sorted(ask.max_new_tokens for ask in asks)
+batches = static_batches(asks, memory)
+rows = [len(batch) for batch in batches]
+answers = sorted(ask.max_new_tokens for ask in asks)
+print(f"the memory holds {min(rows)} to {max(rows)} rows at a time: {len(rows)} static batches")
 print(
-    f"answers: half have at most {sizes_of_answers[20]} tokens, the longest {sizes_of_answers[-1]}"
+    f"answers: half have at most {answers[20]} tokens, one in eight more than {answers[34]}, "
+    f"the longest {answers[-1]}"
 )
-print(
-    f"paged: {paged.passes} passes, {sum(map(len, paged.tokens)) / paged.passes:.1f} new tokens a pass"
-)
+print(f"paged: {paged.passes} passes")
 predict("passes of static batches, over continuous ones", None, unit="times")
 
 # %% tags=["nbval-ignore-output"]
 static = record_static(lm, asks, memory, "static batches")
 measured("passes of static batches, over continuous ones", static.passes / paged.passes)
 runs = (reserved, static, paged)
-print(f"{'':20} passes  new a pass  tokens/s  first token: half within, 99% within  computed")
+print(
+    f"{'one run each':20} passes  new a pass  tokens/s  first token: half within, slowest  computed"
+)
 for run in runs:
     new = sum(map(len, run.tokens))
     print(
         f"{run.name:20} {run.passes:6}  {new / run.passes:10.1f}  {run.tokens_per_second:8.0f}  "
-        f"{run.ttft(0.5):24.2f} s  {run.ttft(0.99):8.2f} s  {run.computed_tokens:8}"
+        f"{run.ttft(0.5):24.2f} s {run.ttft(1):7.2f} s  {run.computed_tokens:8}"
     )
+again = paged.computed_tokens - reserved.computed_tokens
+print(
+    "computed: tokens that ran through the model; reserved, each ran once. Static batches also run"
+)
+print(f"padding and rows that are done; paged computed {again} twice, see *When blocks run out*.")
 same = sum(a == b == c for a, b, c in zip(*(run.tokens for run in runs)))
 print(f"{same} of {len(asks)} answers are the same, token by token, from all three.")
-print("Seconds are this process's own: other programs do not count.")
+print("Seconds are this process's own, of one run: other programs do not count.")
 
 # %% tags=["nbval-ignore-output"]
 from slmlab.widgets.paged_serving_map import memory_map
@@ -246,7 +252,7 @@ predict("prompt tokens computed with sharing, of all", None, unit="%")
 
 # %% tags=["nbval-ignore-output"]
 found = {}
-for name, sharing, every in (
+for name, sharing, every in (  # every=1: one request a pass; 0: all before the first pass
     ("no sharing", False, 1),
     ("sharing", True, 1),
     ("sharing, all at once", True, 0),
@@ -269,9 +275,13 @@ print(
 # crashed vLLM, [a prompt known whole](exercise:paging.last_token).
 #
 # What if two sequences share a block that is **not** full, as two answers to one prompt do? The
-# first to write takes a copy: **copy-on-write**.
+# first to write takes a copy: **copy-on-write**. These are the lines of `reserve` that were left out;
+# `forget` takes the name from a block whose text is about to change.
 
 # %%
+print(
+    textwrap.dedent(code[code.index("        for index, block") : code.index("        while len")])
+)
 pool = BlockPool(config, num_blocks=6, block_size=4)
 one = PagedCache(pool)
 feed(one, 6)
@@ -303,7 +313,7 @@ show("two has written")
 # %% tags=["nbval-ignore-output"]
 import time
 
-from slmlab.widgets.roof import set_log_axis
+from slmlab.widgets.paged_serving_plots import gaps_plot
 
 long = tuple((text * 2)[: longest * 3 // 4])
 
@@ -322,40 +332,27 @@ def gaps_of_a_stream(token_budget):
                 last = now
             else:
                 waited = 1e3 * (now - came)
-    return gaps, waited
+    return gaps[1:], waited  # before token 2, 3, ...: the first comes after the stream's prompt
 
 
-with lesson_style():
-    figure, axes = plt.subplots(figsize=(7.2, 2.8), layout="constrained")
-    worst_gap, both = {}, []
-    for (budget, label), look in zip(((4096, "whole"), (32, "chunks of 32")), SERIES):
-        gaps, waited = gaps_of_a_stream(budget)
-        worst_gap[budget] = max(gaps[1:])
-        both.append(gaps[1:])
-        axes.plot(
-            gaps[1:], color=look.colour, linestyle=look.line, marker=look.marker, markersize=4
-        )
-        at = gaps[1:].index(worst_gap[budget])
-        axes.annotate(
-            label,
-            (at, worst_gap[budget]),
-            xytext=(10, 5),
-            textcoords="offset points",
-            color=text_colour(look.colour),
-        )
-        print(
-            f"{label:12}: longest gap {worst_gap[budget]:6.1f} ms; the newcomer's first token after {waited:6.1f} ms"
-        )
-    set_log_axis(axes.yaxis, min(min(g) for g in both) / 1.5, 2 * worst_gap[4096])
-    axes.set(xlabel="token of the stream (count)", ylabel="gap before it (ms)")
-    axes.set_title(
-        f"A prompt of {len(long)} tokens in chunks stops a stream {worst_gap[4096] / worst_gap[32]:.0f} times shorter"
+whole, waited_whole = gaps_of_a_stream(token_budget=4096)
+chunks, waited_chunks = gaps_of_a_stream(token_budget=32)
+for name, gaps, waited in (("whole", whole, waited_whole), ("chunks", chunks, waited_chunks)):
+    print(
+        f"{name:6}: longest gap {max(gaps):6.1f} ms, all {len(gaps)} gaps {sum(gaps):6.1f} ms; "
+        f"the newcomer's first token after {waited:6.1f} ms"
     )
-    plt.show()
+print("The same tokens run in both: chunks only spread the work out.")
+print(f"In chunks the newcomer waits {waited_chunks / waited_whole:.1f} times as long.")
+gaps_plot(
+    {"whole": whole, "chunks of 32": chunks},
+    f"A prompt of {len(long)} tokens arrives: in chunks, the longest wait of a stream is "
+    f"{max(whole) / max(chunks):.1f} times shorter",
+)
 
 # %% [markdown]
-# The stream gains; the newcomer waits as long or longer, since it runs in smaller pieces. The budget
-# is the dial between the two.
+# Smaller pieces, shorter waits for the stream, more passes for the newcomer: the budget is the dial
+# between the two.
 #
 # ## When blocks run out
 #
@@ -384,8 +381,9 @@ print(
 # ## A bug that runs
 #
 # A freed block keeps its text and its name until someone needs the block: the next request with that
-# beginning saves the work. When the block is taken over, its old name must go. Relatives of the bug
-# below were reported in [kvcached](https://github.com/ovg-project/kvcached/issues/362) and in
+# beginning saves the work. When the block is taken over, its old name must go. Relatives, names that
+# outlive what they named, were reported in
+# [kvcached](https://github.com/ovg-project/kvcached/issues/362) and in
 # [vLLM](https://github.com/vllm-project/vllm/issues/49125). Here is an engine where the name stays.
 # Two checks that people write pass.
 
@@ -460,13 +458,15 @@ for blocks in recorded.pools:
     run = recorded.recordings[blocks]
     again = recorded.twice(blocks)[-1]
     print(
-        f"{blocks:3} blocks: {run.passes:3} passes, {run.frames[-1].preemptions} preemptions, "
+        f"{blocks:3} blocks: {run.passes:3} passes, preempted {run.frames[-1].preemptions} times, "
         f"{again:4} tokens twice ({again / run.computed_tokens:.0%} of the work)"
     )
-peak = max(frame.num_used for frame in recorded.recordings[recorded.pools[-1]].frames)
+roomy = recorded.recordings[recorded.pools[-1]]
+peak, after = max(roomy.used), max(frame.num_used for frame in roomy.frames)
 enough = never_twice(recorded)
 print(
-    f"Enough: {enough or f'more than {recorded.pools[-1]}'} blocks. With room for all, {peak} were in use at most."
+    f"Enough: {enough or f'more than {recorded.pools[-1]}'} blocks. "
+    f"With room for all, {peak} were in use at most during a pass ({after} when it had ended)."
 )
 
 # %% [markdown]
@@ -493,11 +493,15 @@ print(
 print(race_text() or HOW_TO_MAKE_IT)
 
 # %% [markdown]
-# The engine of this lesson speaks OpenAI's protocol. In a terminal: `slmlab serve`. In Python:
+# The engine of this lesson speaks OpenAI's protocol. In a terminal with slmlab's environment active
+# (`source .venv/bin/activate` in a checkout): `pip install openai`, then `slmlab serve`. In Python:
 #
 # ```python
-# client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="unused")
-# client.completions.create(model="tiny", prompt="def main(", max_tokens=32).choices[0].text
+# from openai import OpenAI
+#
+# client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
+# answer = client.completions.create(model="tiny", prompt="def main(", max_tokens=32, temperature=0)
+# print(answer.choices[0].text)
 # ```
 #
 # ## Explain

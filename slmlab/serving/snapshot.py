@@ -1,11 +1,14 @@
-"""What an engine holds between two steps, as data that no later step changes."""
+"""What an engine holds between two steps and within one, as data that no later step changes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from slmlab.serving.engine import Engine
-from slmlab.serving.request import Request, State
+from slmlab.serving.request import Output, Request, State
+from slmlab.serving.scheduler import Scheduled
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,39 @@ class Snapshot:
         return 1 - sum(self.filled()) / places if places else 0.0
 
 
+def counted_step(engine: Engine) -> tuple[list[Output], int]:
+    """Run one step of an engine; what it gave, and how many blocks were in use during its pass.
+
+    A snapshot taken after the step can show fewer: a request that ended in it has given its blocks
+    back by then. Memory has to suffice for the pass.
+
+    Raises:
+        TypeError: no Engine.
+    """
+    _check(engine)
+    forward, used = engine._forward, 0
+
+    def counted(plan: list[Scheduled]) -> Tensor:
+        # All that this step reserves is reserved, and nothing is given back yet.
+        nonlocal used
+        used = engine.pool.num_used
+        return forward(plan)
+
+    engine._forward = counted  # type: ignore[method-assign]
+    try:
+        outputs = engine.step()
+    finally:
+        del engine._forward
+    return outputs, used
+
+
 def snapshot(engine: Engine) -> Snapshot:
     """Read an engine between two steps; nothing in it changes.
 
     Raises:
         TypeError: no Engine.
     """
-    if not isinstance(engine, Engine):
-        raise TypeError(f"engine must be an Engine, not {type(engine).__name__}")
+    _check(engine)
     pool = engine.pool
     references = tuple(pool.references(block) for block in range(pool.num_blocks))
     return Snapshot(
@@ -97,6 +125,11 @@ def snapshot(engine: Engine) -> Snapshot:
         cached=frozenset(b for b, n in enumerate(references) if n == 0 and b in pool.prefixes),
         requests=tuple(_read(engine._requests[i]) for i in sorted(engine._requests)),
     )
+
+
+def _check(engine: Engine) -> None:
+    if not isinstance(engine, Engine):
+        raise TypeError(f"engine must be an Engine, not {type(engine).__name__}")
 
 
 def _read(request: Request) -> RequestSnapshot:

@@ -17,7 +17,7 @@ from slmlab.data import evaluation_set
 from slmlab.generation import LanguageModel
 from slmlab.kv import ContiguousCache
 from slmlab.serving import Engine
-from slmlab.serving.snapshot import RequestSnapshot, Snapshot, snapshot
+from slmlab.serving.snapshot import RequestSnapshot, Snapshot, counted_step, snapshot
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,14 @@ def trace(lm: LanguageModel, requests: int = 40, seed: int = 0, longest: int = 5
 
 @dataclass
 class Recording:
-    """What a run did. frames: the state after each forward pass. tokens: new ids of each request,
-    in the order asked. seconds: processor time from the start to the end of each pass.
-    first_pass: in which pass each request got its first token, from 0."""
+    """What a run did. frames: the state after each forward pass. used: blocks in use during each
+    pass, before those that ended gave theirs back. tokens: new ids of each request, in the order
+    asked. seconds: processor time from the start to the end of each pass. first_pass: in which pass
+    each request got its first token, from 0."""
 
     name: str
     frames: list[Snapshot] = field(default_factory=list)
+    used: list[int] = field(default_factory=list)
     tokens: list[list[int]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     first_pass: list[int] = field(default_factory=list)
@@ -101,36 +103,49 @@ def record(engine: Engine, asks: Sequence[Ask], name: str = "", *, every: int = 
         while len(place) < len(asks) and len(place) * every <= len(run.frames):
             ask = asks[len(place)]
             place[engine.submit(ask.prompt, max_new_tokens=ask.max_new_tokens)] = len(place)
-        for output in engine.step():
+        outputs, used = counted_step(engine)
+        for output in outputs:
             at = place[output.request_id]
             if run.first_pass[at] < 0:
                 run.first_pass[at] = len(run.frames)
         run.seconds.append(time.process_time() - started)
         reading = time.process_time()
         run.frames.append(snapshot(engine))
+        run.used.append(used)
         started += time.process_time() - reading  # Looking at the engine is not its work.
     run.tokens = [engine.result(request_id).tokens for request_id in place]
     run.computed_tokens = engine.stats["computed_tokens"] - computed
     return run
 
 
+def static_batches(asks: Sequence[Ask], slots: int) -> list[list[Ask]]:
+    """The requests in order, in batches of as many rows as ``slots`` tokens of KV memory hold.
+
+    A batch is as wide as its longest prompt plus its longest answer. A request that alone needs
+    more than ``slots`` is a batch of its own.
+    """
+    batches: list[list[Ask]] = []
+    for ask in asks:
+        if batches and _size([*batches[-1], ask]) <= slots:
+            batches[-1].append(ask)
+        else:
+            batches.append([ask])
+    return batches
+
+
 @torch.inference_mode()
 def record_static(lm: LanguageModel, asks: Sequence[Ask], slots: int, name: str = "") -> Recording:
     """Serve the same requests in static batches on the same weights.
 
-    A batch takes requests in order while ``rows * width`` fits into ``slots`` tokens of KV memory.
-    Its width is that of the longest prompt plus the longest answer among them. Prompts are padded
-    on the left; the batch ends when its last request does, and only then the next one starts.
+    Batches are those of ``static_batches``. Prompts are padded on the left; a batch ends when its
+    last request does, and only then the next one starts.
 
     In a frame every place of the memory is a block of its own: row after row, then what no row uses.
     """
     run = Recording(name)
     started, at = time.process_time(), 0
     ends = set(lm.model.config.eos_token_ids)
-    while at < len(asks):
-        rows = [asks[at]]
-        while at + len(rows) < len(asks) and _size([*rows, asks[at + len(rows)]]) <= slots:
-            rows.append(asks[at + len(rows)])
+    for rows in static_batches(asks, slots):
         started = _serve_batch(lm, rows, at, slots, ends, run, started)
         at += len(rows)
     return run
@@ -183,6 +198,7 @@ def _serve_batch(
         run.seconds.append(time.process_time() - started)
         reading = time.process_time()
         run.frames.append(_frame(rows, new, over, first, width, slots, len(run.frames)))
+        run.used.append(run.frames[-1].num_used)
         started += time.process_time() - reading
     run.tokens += new
     return started

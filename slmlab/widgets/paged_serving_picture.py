@@ -92,8 +92,7 @@ class PagedPicture:
         axes.clear()
         more.clear()
         x = range(1, run.passes + 1)
-        used = [frame.num_used for frame in run.frames]
-        axes.stairs(used, range(run.passes + 1), fill=True, color=USED.colour, alpha=0.35)
+        axes.stairs(run.used, range(run.passes + 1), fill=True, color=USED.colour, alpha=0.35)
         axes.axhline(blocks, color=INK, linewidth=1.0, linestyle=":")
         preempted = [
             i + 2

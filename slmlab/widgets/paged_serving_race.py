@@ -14,11 +14,19 @@ HOW_TO_MAKE_IT = (
     "or only this race: python -m authoring.prove serving_race\n"
     "It times four engines in turns and takes some minutes."
 )
+WAYS = {
+    "engine": "this lesson's Engine",
+    "sequential": "slmlab's plain loop, one after another, whatever the Engine runs at once",
+    "transformers_static": "transformers' generate on padded batches, each to its longest answer",
+    "transformers_generate_batch": "transformers' continuous batching",
+    "llama_cpp": "llama.cpp's server with as many clients",
+}
 
 
 def race_text(folder: str | Path | None = None) -> str | None:
     """Every engine at every number of requests at once, a line each; None where it was not run.
 
+    A ratio stands with the lowest and the highest of its rounds; below them, what the names mean.
     folder: where results lie, by default results/ beside the package. Raises ValueError for a file
     that is damaged or of another benchmark.
     """
@@ -26,15 +34,19 @@ def race_text(folder: str | Path | None = None) -> str | None:
     if record is None:
         return None
     try:
-        lines = []
+        lines, seen, rounds = [], set(), set()
         for model, result in record["measured"]["models"].items():
-            lines.append(f"{model:28} at once  tokens/CPU s  Engine is")
+            lines.append(f"{model:28} at once  tokens/CPU s  Engine over it")
             for way, rows in result["ways"].items():
-                for at_once, row in sorted(rows.items(), key=lambda item: int(item[0])):
-                    ratio = result["engine_over"].get(way, {}).get(at_once)
-                    times = f"{ratio['cpu']['ratio']:.2f} times as fast" if ratio else ""
-                    rate = f"{row['tokens_per_cpu_second']:,.0f}"
-                    lines.append(f"  {way:26} {at_once:>7}  {rate:>12}  {times}".rstrip())
+                seen.add(way)
+                over = result["engine_over"].get(way, {})
+                for at_once in sorted({*rows, *over}, key=int):
+                    ratio = over[at_once]["cpu"] if at_once in over else None
+                    rounds |= {ratio["n"]} if ratio else set()
+                    rate = (
+                        f"{rows[at_once]['tokens_per_cpu_second']:,.0f}" if at_once in rows else ""
+                    )
+                    lines.append(f"  {way:27} {at_once:>6}  {rate:>12}  {_times(ratio)}".rstrip())
         machine = record["machine"]["cpu"]
         commit = str(record["commit"])[:7]
     except (KeyError, TypeError, AttributeError) as error:
@@ -42,7 +54,18 @@ def race_text(folder: str | Path | None = None) -> str | None:
             f"results/{BENCHMARK}.json lacks {error}: make it anew with `python -m "
             f"authoring.prove {BENCHMARK}`"
         ) from None
-    return "\n".join(lines) + f"\none thread of {machine}; commit {commit}; float32"
+    n = " or ".join(map(str, sorted(rounds)))
+    lines += [
+        "tokens/CPU s: of the fastest round. Ratios are of paired rounds, so they do not follow from",
+        f"that column: median (lowest-highest), n={n}. Below 1 the Engine is slower.",
+        *(f"{way}: {WAYS[way]}" for way in WAYS if way in seen),
+        f"one thread of {machine}; commit {commit}; float32",
+    ]
+    return "\n".join(lines)
+
+
+def _times(ratio: dict[str, Any] | None) -> str:
+    return f"{ratio['ratio']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else ""
 
 
 def published() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from slmlab.serving.snapshot import Snapshot
 from slmlab.widgets.paged_serving_bench import Ask, Recording, record, sharing_trace
 from slmlab.widgets.units import digits
 
-POOLS = (12, 14, 16, 20, 24, 32)
+POOLS = (12, 14, 16, 20, 22, 23, 24, 32)
 BLOCK_SIZE, MAX_BATCH, TOKEN_BUDGET, EVERY = 16, 8, 64, 2
 QUESTION = "How many blocks does this trace need before no token is computed twice?"
 
@@ -29,12 +29,14 @@ class State:
 class View:
     """What is shown for a state.
 
-    twice: tokens computed a second time up to here. headline, memory, queue, work: one sentence
+    used: blocks in use during the pass; frame has those after it. twice: tokens computed a second
+    time up to here. headline, memory, queue, work: one sentence
     each. events: what happened in this pass.
     """
 
     state: State
     frame: Snapshot
+    used: int
     twice: int
     headline: str
     memory: str
@@ -118,6 +120,8 @@ def view(runs: Runs, state: State) -> View:
     frame = run.frames[state.at - 1]
     previous = run.frames[state.at - 2] if state.at > 1 else None
     twice = runs.twice(state.blocks)[state.at - 1]
+    used = run.used[state.at - 1]
+    after = f" ({frame.num_used} when it had ended)" if used != frame.num_used else ""
     running = [r for r in frame.requests if r.running]
     waiting = [r for r in frame.requests if not r.running]
     waits = f", {_names(waiting)} wait{'s' if len(waiting) == 1 else ''}" if waiting else ""
@@ -125,9 +129,10 @@ def view(runs: Runs, state: State) -> View:
     return View(
         state=state,
         frame=frame,
+        used=used,
         twice=twice,
         headline=(
-            f"Pass {state.at} of {run.passes}: {frame.num_used} of {state.blocks} blocks used, "
+            f"Pass {state.at} of {run.passes}: {used} of {state.blocks} blocks used{after}, "
             f"{twice} tokens computed twice so far."
         ),
         memory=(

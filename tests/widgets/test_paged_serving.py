@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 from typing import Any, cast
 
@@ -15,8 +16,16 @@ from slmlab.generation import LanguageModel
 from slmlab.serving import Engine
 from slmlab.widgets.card import CardFigure
 from slmlab.widgets.paged_serving import QUESTION, Runs, Scrubber, State, never_twice, scrubber
-from slmlab.widgets.paged_serving_bench import Ask, record, record_static, sharing_trace, trace
+from slmlab.widgets.paged_serving_bench import (
+    Ask,
+    record,
+    record_static,
+    sharing_trace,
+    static_batches,
+    trace,
+)
 from slmlab.widgets.paged_serving_map import memory_map, picture, places
+from slmlab.widgets.paged_serving_plots import gaps_plot, waste_plot
 from slmlab.widgets.paged_serving_race import BENCHMARK, race_text
 from slmlab.widgets.paged_serving_view import view
 
@@ -30,7 +39,7 @@ def lm() -> LanguageModel:
 
 @pytest.fixture(scope="module")
 def runs(lm: LanguageModel) -> Runs:
-    return Runs(lm, pools=(12, 14, 32))
+    return Runs(lm, pools=(12, 14, 23, 32))
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +84,23 @@ def test_a_static_frame_shows_rows_of_one_width(lm: LanguageModel) -> None:
     assert filled.tolist() == [True] * 3 + [False] * 3 + [True] + [False] * 13
     alone = [record_static(lm, [ask], slots=20).tokens[0] for ask in asks]
     assert run.tokens == alone
+    assert run.used == [12] * 4
+
+
+def test_static_batches_keep_the_order_and_take_what_fits(asks: list[Ask]) -> None:
+    batches = static_batches(asks, 256)
+    assert [ask for batch in batches for ask in batch] == asks and len(batches) > 1
+
+    def places(rows: list[Ask]) -> int:
+        # The last token of an answer is never stored.
+        width = max(len(r.prompt) for r in rows) + max(r.max_new_tokens for r in rows) - 1
+        return width * len(rows)
+
+    assert all(places(batch) <= 256 for batch in batches)
+    for batch, following in itertools.pairwise(batches):
+        assert places([*batch, following[0]]) > 256
+    assert static_batches(asks[:2], 1) == [[asks[0]], [asks[1]]]
+    assert static_batches([], 8) == []
 
 
 def test_the_map_colours_owners_and_leaves_free_places_white(
@@ -101,6 +127,20 @@ def test_tokens_computed_twice_are_those_that_a_large_pool_spares(runs: Runs, bl
     # Nothing is computed twice before somebody has given blocks back.
     first = next((i for i, f in enumerate(run.frames) if f.preemptions), run.passes)
     assert not any(twice[: first + 1])
+
+
+def test_the_blocks_in_use_are_those_during_the_pass(runs: Runs) -> None:
+    for blocks in runs.pools:
+        run = runs.recordings[blocks]
+        after = [frame.num_used for frame in run.frames]
+        assert len(run.used) == run.passes
+        assert all(a <= u <= blocks for a, u in zip(after, run.used, strict=True))
+    # The pool that suffices is as large as the peak; one that a snapshot calls enough is not.
+    roomy = runs.recordings[32]
+    assert max(roomy.used) == 24 and max(frame.num_used for frame in roomy.frames) == 23
+    assert runs.twice(23)[-1] > 0
+    at = roomy.used.index(24) + 1
+    assert "24 of 32 blocks used (" in view(runs, State(32, at)).headline
 
 
 def test_preemption_and_sharing_are_in_the_recording(runs: Runs) -> None:
@@ -171,7 +211,11 @@ def test_the_race_is_read_and_shown(tmp_path) -> None:
     assert race_text(tmp_path) is None
     ways = {"engine": {"8": {"tokens_per_cpu_second": 608.4}, "16": {"tokens_per_cpu_second": 816}}}
     ways["theirs"] = {"8": {"tokens_per_cpu_second": 400}}
-    over = {"theirs": {"8": {"cpu": {"ratio": 1.52}}}}
+    ways["sequential"] = {"1": {"tokens_per_cpu_second": 150}}
+    over: Any = {
+        "theirs": {"8": {"cpu": {"ratio": 1.52, "low": 1.4, "high": 1.613, "n": 3}}},
+        "sequential": {"8": {"cpu": {"ratio": 4.0, "low": 3.9, "high": 4.1, "n": 5}}},
+    }
     record = {
         "benchmark": BENCHMARK,
         "commit": "abc" * 13,
@@ -181,8 +225,43 @@ def test_the_race_is_read_and_shown(tmp_path) -> None:
     (tmp_path / f"{BENCHMARK}.json").write_text(json.dumps(record))
     text = race_text(tmp_path)
     assert text is not None and text.index(" 608") < text.index(" 816")
-    for part in ("1.52 times as fast", "commit abcabca", "a core"):
+    parts = ("1.52 (1.40-1.61)", "4.00 (3.90-4.10)", "n=3 or 5", "one after another")
+    for part in (*parts, "commit abcabca", "a core"):
         assert part in text
     (tmp_path / f"{BENCHMARK}.json").write_text(json.dumps({**record, "measured": {}}))
     with pytest.raises(ValueError, match="make it anew"):
         race_text(tmp_path)
+    del over["theirs"]["8"]["cpu"]["low"]
+    (tmp_path / f"{BENCHMARK}.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="lacks 'low'"):
+        race_text(tmp_path)
+
+
+def test_the_plots_show_what_they_are_given() -> None:
+    shown = waste_plot([1, 4, 16], [0.0, 0.1, 0.3], [0.01, 0.12, 0.28], "little is empty")
+    line, dots = (artist.get_xydata() for artist in shown.axes[0].lines)
+    assert np.allclose(line, [[1, 0], [4, 10], [16, 30]])
+    assert np.allclose(dots, [[1, 1], [4, 12], [16, 28]])
+    assert shown.alt == "little is empty"
+    gaps = gaps_plot({"whole": [5.0, 90.0, 5.0], "chunks": [5.0, 20.0, 19.0]}, "shorter")
+    axes: Any = gaps.axes[0]
+    assert [text.xy for text in axes.texts] == [(3, 90.0), (3, 20.0)]
+    assert axes.get_yscale() == "log" and axes.get_ylim()[0] < 5 < 90 < axes.get_ylim()[1]
+    for figure in (shown, gaps):
+        Image.open(io.BytesIO(figure.png())).verify()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: waste_plot([1], [0.0], [0.0], ""),
+        lambda: waste_plot([1, 2], [0.0, 0.1], [0.0], ""),
+        lambda: gaps_plot({}, ""),
+        lambda: gaps_plot({"a": []}, ""),
+        lambda: gaps_plot({"a": [1.0, 0.0]}, ""),
+        lambda: gaps_plot({str(i): [1.0] for i in range(6)}, ""),
+    ],
+)
+def test_plots_name_what_they_cannot_draw(call: Any) -> None:
+    with pytest.raises(ValueError, match=r"sizes|gaps"):
+        call()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from slmlab.checking import Case, Exact, Exercise, Invariant, Mistake
@@ -13,7 +16,7 @@ CLOSE = 1.02
 
 
 def cases(seed: int) -> list[Case]:
-    """Room for small blocks, none for them, for nothing; shared heads; blocks that fit exactly."""
+    """Room for small blocks, none for them, for nothing; a budget met exactly, a part of a block."""
     draw = random.Random(seed)
 
     def case(lengths: list[int], shared: int, sizes: list[int], budget: float) -> Case:
@@ -37,6 +40,9 @@ def cases(seed: int) -> list[Case]:
         case([8 + n], 0, [8, 2], 3.5),
         case([8 + n], 0, [8, 2], 1.5),
         case([8 + n], 0, [8, 2], 0.5),
+        # Exactly the time of two entries; then less than it and more than the part of one.
+        case([16], 0, [8, 2], 1.0),
+        case([8 + n], 0, [8, 2], 0.9),
         case([20, 19 + draw.choice((0, 1))], 16, [12, 8], 3.0),
         case([20, 19], 16, [12, 8], 2.5),
         # Blocks of 24 waste less and share nothing of a common beginning of 22.
@@ -98,64 +104,52 @@ def least_memory_that_fits(arguments: dict[str, Any], output: Any) -> str | None
     return None
 
 
-def _choose(
-    lengths: list[int], sizes: list[int], most: float, places: Any, entries: Any = _entries
-) -> int | None:
-    fitting = [size for size in sizes if entries(lengths, size) <= most]
-    return min(fitting, key=places, default=None)
+@dataclass(frozen=True)
+class _Chooser:
+    """The size with the fewest places among those within the budget; each part can be wrong."""
+
+    places: Callable[[list[int], int, int], float] = _places  # lengths, shared, size
+    entries: Callable[[list[int], int, int], float] = lambda lengths, _, size: _entries(
+        lengths, size
+    )
+    fits: Callable[[float, float], bool] = operator.le
+
+    def __call__(
+        self,
+        lengths: list[int],
+        shared: int,
+        sizes: list[int],
+        us_per_block: float,
+        budget_us: float,
+    ) -> int | None:
+        def time(size: int) -> float:
+            return self.entries(lengths, shared, size) * us_per_block
+
+        fitting = [size for size in sizes if self.fits(time(size), budget_us)]
+        return min(fitting, key=lambda size: self.places(lengths, shared, size), default=None)
 
 
 def reference(
     lengths: list[int], shared: int, sizes: list[int], us_per_block: float, budget_us: float
 ) -> int | None:
     """Measure each size that keeps the budget, take the one with the fewest places."""
-    most = budget_us / us_per_block
-    return _choose(lengths, sizes, most, lambda size: _places(lengths, shared, size))
+    return _Chooser()(lengths, shared, sizes, us_per_block, budget_us)
 
 
-def _budget_ignored(
-    lengths: list[int], shared: int, sizes: list[int], us_per_block: float, budget_us: float
-) -> int | None:
-    return min(sizes, key=lambda size: _places(lengths, shared, size))
+def _part_shared(lengths: list[int], shared: int, size: int) -> float:
+    return _places(lengths, _ceil(shared, size) * size, size)
 
 
-def _sharing_ignored(
-    lengths: list[int], shared: int, sizes: list[int], us_per_block: float, budget_us: float
-) -> int | None:
-    return _choose(lengths, sizes, budget_us / us_per_block, lambda size: _places(lengths, 0, size))
+def _tokens_shared(lengths: list[int], shared: int, size: int) -> float:
+    return _places(lengths, 0, size) - (len(lengths) - 1) * shared
 
 
-def _part_shared(
-    lengths: list[int], shared: int, sizes: list[int], us_per_block: float, budget_us: float
-) -> int | None:
-    def places(size: int) -> int:
-        return _places(lengths, _ceil(shared, size) * size, size)
-
-    return _choose(lengths, sizes, budget_us / us_per_block, places)
+def _fraction(lengths: list[int], shared: int, size: int) -> float:
+    return sum(length / size for length in lengths)
 
 
-def _shared_entries_once(
-    lengths: list[int], shared: int, sizes: list[int], us_per_block: float, budget_us: float
-) -> int | None:
-    return _choose(
-        lengths,
-        sizes,
-        budget_us / us_per_block,
-        lambda size: _places(lengths, shared, size),
-        lambda lengths, size: _places(lengths, shared, size) // size,
-    )
-
-
-def _smallest_that_fits(
-    lengths: list[int], shared: int, sizes: list[int], us_per_block: float, budget_us: float
-) -> int | None:
-    return _choose(lengths, sizes, budget_us / us_per_block, lambda size: size)
-
-
-def _fewest_blocks(
-    lengths: list[int], shared: int, sizes: list[int], us_per_block: float, budget_us: float
-) -> int | None:
-    return _choose(lengths, sizes, budget_us / us_per_block, lambda size: -size)
+def _floor(lengths: list[int], shared: int, size: int) -> float:
+    return sum(length // size for length in lengths)
 
 
 def _by_laying_out(
@@ -188,37 +182,43 @@ CHOOSE_BLOCK = Exercise(
             "time not counted",
             "You choose by memory alone: every entry of every table costs time in every step. How "
             "many entries do your tables have?",
-            _budget_ignored,
+            _Chooser(fits=lambda time, budget: True),
         ),
         Mistake(
-            "sharing ignored",
-            "You store the common beginning once for every request: blocks that lie wholly in it are "
-            "stored once in all. How many of them are there at each size?",
-            _sharing_ignored,
-        ),
-        Mistake(
-            "part of a block shared",
-            "You share the block in which the common beginning ends: the requests differ behind it, "
-            "so each has its own. Which blocks hold nothing but common tokens?",
-            _part_shared,
+            "time counted otherwise",
+            "You count the time otherwise: a table has ceil(length / size) entries, a block filled in "
+            "part is one of them, and a step that takes exactly the budget keeps it. Which of the two "
+            "does your code see differently?",
+            _Chooser(fits=operator.lt),
+            (_Chooser(entries=_fraction), _Chooser(entries=_floor)),
         ),
         Mistake(
             "shared entries counted once",
             "You count the time of shared blocks once: they are stored once, and yet they stand in "
             "every table and are read for every request. How long is one request's table?",
-            _shared_entries_once,
+            _Chooser(entries=lambda lengths, shared, size: _places(lengths, shared, size) // size),
         ),
         Mistake(
-            "smallest assumed best",
-            "You take the smallest block within the budget and measure nothing: a size that divides "
-            "the lengths, or the common beginning, can waste less. What decides here?",
-            _smallest_that_fits,
+            "sharing the same for every size",
+            "Your choice is that of a server where sharing saves the same at every size: nothing, or "
+            "the common tokens. What is stored once in all is blocks that lie wholly in the common "
+            "beginning. How many places are they at each size?",
+            _Chooser(places=lambda lengths, shared, size: _places(lengths, 0, size)),
+            (_Chooser(places=_tokens_shared),),
         ),
         Mistake(
-            "fewest blocks",
-            "Your choice keeps the budget and takes more memory than it must: time left over earns "
-            "nothing. Which of the sizes that fit has the fewest empty places?",
-            _fewest_blocks,
+            "part of a block shared",
+            "You share the block in which the common beginning ends: the requests differ behind it, "
+            "so each has its own. Which blocks hold nothing but common tokens?",
+            _Chooser(places=_part_shared),
+        ),
+        Mistake(
+            "chosen by size alone",
+            "You take the smallest or the largest block within the budget and measure nothing: a size "
+            "that divides the lengths, or the common beginning, can waste less, and time left over "
+            "earns nothing. What decides here?",
+            _Chooser(places=lambda lengths, shared, size: size),
+            (_Chooser(places=lambda lengths, shared, size: -size),),
         ),
     ),
     hints=(

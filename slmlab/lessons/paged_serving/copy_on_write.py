@@ -14,7 +14,7 @@ EMPTY = -1  # what an unwritten place holds
 
 
 def cases(seed: int) -> list[Case]:
-    """Both write after a fork, a fork at a block's edge, two forks, random traces."""
+    """A fork alone, both write after it, the same token too, a block's edge, random traces."""
     draw = random.Random(seed)
     a, b, c, d = draw.sample(range(10, 99), 4)
 
@@ -34,7 +34,10 @@ def cases(seed: int) -> list[Case]:
 
     start: Trace = [["append", 0, a], ["fork", 0, 0]]
     return [
+        case(start, 2),
         case([*start, ["append", 0, b], ["append", 1, c]], 2),
+        # Two blocks with one content: what counts is who wrote where, not what stands there.
+        case([*start, ["append", 0, b], ["append", 1, b]], 2),
         case([*start, ["append", 1, b], ["append", 0, c]], 2),
         case([*start, ["append", 0, b], ["append", 1, c]], 1),
         case([*start, ["fork", 0, 0], ["append", 1, b], ["append", 0, c], ["append", 2, d]], 3),
@@ -67,6 +70,7 @@ def reference(trace: Trace, block_size: int) -> Outcome:
     for cache in caches:
         keys = pool.keys[0, 0][cache.block_table].flatten()[: cache.length]
         texts.append([int(key) for key in keys.tolist()])
+    # A copy is made only while others hold the old block, so none is ever given back.
     return {"texts": texts, "blocks": pool.num_used}
 
 
@@ -75,8 +79,8 @@ def _run(
     size: int,
     *,
     copy_when: str = "shared",
-    copy_at_fork: bool = False,
-    keep_tokens: bool = True,
+    copy_at_fork: str = "nothing",
+    content: str = "copied",
     release: bool = True,
 ) -> Outcome:
     """The exercise's own loop with one thing changed."""
@@ -86,18 +90,19 @@ def _run(
     lengths = [0]
 
     def new(content: list[int]) -> int:
-        blocks.append(list(content))
+        blocks.append(content)
         users.append(1)
         return len(blocks) - 1
 
+    def forked(table: list[int], length: int) -> list[int]:
+        full = {"nothing": len(table), "part": length // size, "all": 0}[copy_at_fork]
+        for block in table[:full]:
+            users[block] += 1
+        return [*table[:full], *(new(list(blocks[block])) for block in table[full:])]
+
     for what, s, token in trace:
         if what == "fork":
-            if copy_at_fork:
-                tables.append([new(blocks[block]) for block in tables[s]])
-            else:
-                tables.append(list(tables[s]))
-                for block in tables[s]:
-                    users[block] += 1
+            tables.append(forked(tables[s], lengths[s]))
             lengths.append(lengths[s])
             continue
         offset = lengths[s] % size
@@ -106,14 +111,15 @@ def _run(
         elif copy_when == "always" or (copy_when == "shared" and users[tables[s][-1]] > 1):
             old = tables[s][-1]
             users[old] -= release
-            tables[s][-1] = new(blocks[old] if keep_tokens else [EMPTY] * size)
+            copies = {"copied": blocks[old][:], "empty": [EMPTY] * size, "same": blocks[old]}
+            tables[s][-1] = new(copies[content])
         blocks[tables[s][-1]][offset] = token
         lengths[s] += 1
     texts = [
         [blocks[table[t // size]][t % size] for t in range(length)]
         for table, length in zip(tables, lengths, strict=True)
     ]
-    return {"texts": texts, "blocks": sum(count > 0 for count in users)}
+    return {"texts": texts, "blocks": len(blocks)}
 
 
 def _as_found(trace: Trace, block_size: int) -> Outcome:
@@ -121,7 +127,11 @@ def _as_found(trace: Trace, block_size: int) -> Outcome:
 
 
 def _copied_at_fork(trace: Trace, block_size: int) -> Outcome:
-    return _run(trace, block_size, copy_at_fork=True)
+    return _run(trace, block_size, copy_at_fork="all")
+
+
+def _part_copied_at_fork(trace: Trace, block_size: int) -> Outcome:
+    return _run(trace, block_size, copy_at_fork="part")
 
 
 def _not_released(trace: Trace, block_size: int) -> Outcome:
@@ -129,12 +139,19 @@ def _not_released(trace: Trace, block_size: int) -> Outcome:
 
 
 def _tokens_lost(trace: Trace, block_size: int) -> Outcome:
-    return _run(trace, block_size, keep_tokens=False)
+    return _run(trace, block_size, content="empty")
+
+
+def _one_list(trace: Trace, block_size: int) -> Outcome:
+    return _run(trace, block_size, content="same")
+
+
+def _one_list_and_not_released(trace: Trace, block_size: int) -> Outcome:
+    return _run(trace, block_size, content="same", release=False)
 
 
 def _always_copied(trace: Trace, block_size: int) -> Outcome:
-    outcome = _run(trace, block_size, copy_when="always", release=False)
-    return outcome
+    return _run(trace, block_size, copy_when="always")
 
 
 def _shared_by_counting(trace: Trace, block_size: int) -> Outcome:
@@ -177,9 +194,10 @@ COPY_ON_WRITE = Exercise(
         ),
         Mistake(
             "copied at the fork",
-            "The texts are right, and a fork already costs as many blocks as the sequence has: full "
-            "blocks are never written to again. Which block has to be copied, and when?",
+            "The texts are right, and your fork takes blocks before anybody writes: it may be that "
+            "nobody does. Which block has to be copied, and when?",
             _copied_at_fork,
+            (_part_copied_at_fork,),
         ),
         Mistake(
             "the old block keeps its count",
@@ -192,6 +210,13 @@ COPY_ON_WRITE = Exercise(
             "The writer gets a block of its own without the tokens that stood in the old one. What "
             "does the copy of copy-on-write copy?",
             _tokens_lost,
+        ),
+        Mistake(
+            "one list under two numbers",
+            "The writer has a new block number, but both numbers point at one list. What copies a "
+            "list's content?",
+            _one_list,
+            (_one_list_and_not_released,),
         ),
         Mistake(
             "copied at every write",

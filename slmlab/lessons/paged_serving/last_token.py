@@ -82,6 +82,11 @@ def _past_the_end(prompt_tokens: int, cached_blocks: int, block_size: int, chunk
     return taken, [[start, start + chunk] for start, _ in chunks]
 
 
+def _in_one_chunk(prompt_tokens: int, cached_blocks: int, block_size: int, chunk: int) -> Plan:
+    taken, _ = reference(prompt_tokens, cached_blocks, block_size, chunk)
+    return taken, [[taken * block_size, prompt_tokens]]
+
+
 def _one_block_back(prompt_tokens: int, cached_blocks: int, block_size: int, chunk: int) -> Plan:
     taken = cached_blocks
     if taken * block_size >= prompt_tokens:
@@ -135,10 +140,11 @@ LAST_TOKEN = Exercise(
             _all_given_up,
         ),
         Mistake(
-            "past the end of the prompt",
-            "Your last chunk runs past the prompt: it ends where the prompt does. What is the "
-            "smaller of the two ends?",
+            "chunks cut wrongly",
+            "The blocks are right and the chunks are not: each has `chunk` tokens, and the last one "
+            "only what is left of the prompt. Where does each of yours end?",
             _past_the_end,
+            (_in_one_chunk,),
         ),
     ),
     hints=(

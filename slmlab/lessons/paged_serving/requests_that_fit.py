@@ -13,7 +13,7 @@ from slmlab.kv import kv_bytes
 
 # What the exercise prints: Llama-3.2-3B's attention, rounded traffic.
 LAYERS, QUERY_HEADS, KV_HEADS, HEAD_DIM = 28, 24, 8, 128
-POOL_BYTES, TOKENS, LONGEST, BLOCK_SIZE = 6e9, 400, 4096, 32
+POOL_BYTES, TOKENS, LONGEST, BLOCK_SIZE = 6e9, 420, 4096, 32
 TOLERANCE = 0.02
 SAME_MISTAKE = 0.003
 
@@ -47,15 +47,24 @@ def within_tolerance(arguments: dict[str, Any], output: Any) -> str | None:
         f"Your estimate is {quantity(max(ratio, 1 / ratio), 3)} times too "
         f"{'large' if ratio > 1 else 'small'}."
     )
-    if any(abs(output / m.implementation() - 1) <= SAME_MISTAKE for m in MISTAKES):
+    if abs(ratio / (2**30 / 1e9) - 1) <= SAME_MISTAKE:
+        return f"{how_far} 6 GB here are 6e9 bytes, not 6 * 2**30."
+    if any(
+        abs(output / wrong() - 1) <= SAME_MISTAKE for m in MISTAKES for wrong in m.implementations
+    ):
         return how_far  # The mistake's own question stands before it.
     return f"{how_far} Write the bytes of one token as a product of five numbers: which one is off?"
 
 
 def _requests(
-    *, heads: int = KV_HEADS, both: int = 2, width: int = 2, slots: float = TOKENS + BLOCK_SIZE / 2
+    *,
+    layers: int = LAYERS,
+    heads: int = KV_HEADS,
+    both: int = 2,
+    width: int = 2,
+    slots: float = TOKENS + BLOCK_SIZE / 2,
 ) -> float:
-    return POOL_BYTES / (both * LAYERS * heads * HEAD_DIM * width * slots)
+    return POOL_BYTES / (both * layers * heads * HEAD_DIM * width * slots)
 
 
 def _mistaken(**changes: Any) -> Callable[[], float]:
@@ -66,11 +75,11 @@ def _by_blocks() -> float:
     token = 2 * 28 * 8 * 128 * 2
     block = 32 * token
     blocks_in_all = 6e9 / block
-    return blocks_in_all / (400 / 32 + 0.5)
+    return blocks_in_all / (420 / 32 + 0.5)
 
 
 def _rounded_on_paper() -> float:
-    return 6000 / (0.115 * 416)
+    return 6000 / (0.115 * 436)
 
 
 MISTAKES = (
@@ -98,16 +107,20 @@ MISTAKES = (
         _mistaken(slots=LONGEST),
     ),
     Mistake(
-        "last block forgotten",
-        "You count stored tokens alone: the last block of a request is partly empty and nobody "
-        "else can use it. How much of it is empty on average?",
-        _mistaken(slots=TOKENS),
+        "layers forgotten",
+        "You count the bytes of one layer: every layer stores its own keys and values. How many "
+        "layers are there?",
+        _mistaken(layers=1),
     ),
     Mistake(
-        "a whole block empty",
-        "You lose a whole block for every request: its last block holds between one token and all "
-        "of them. How full is it on average?",
-        _mistaken(slots=TOKENS + BLOCK_SIZE),
+        "last block not half empty",
+        "The bytes of a token are right and the places of a request are not: its last block counts "
+        "as half empty, not as full, as lost, or rounded up. What do you add to the average?",
+        _mistaken(slots=TOKENS),
+        (
+            _mistaken(slots=TOKENS + BLOCK_SIZE),
+            _mistaken(slots=-(-TOKENS // BLOCK_SIZE) * BLOCK_SIZE),
+        ),
     ),
 )
 
@@ -124,7 +137,7 @@ REQUESTS_THAT_FIT = Exercise(
         "Bytes of the pool = requests * places a request takes * bytes a place. Places are stored "
         "tokens and what is empty behind them. Which factor have you left out, or put in twice?",
         "A smaller one: 2 layers, 1 KV head of 64, fp16: 2 * 2 * 1 * 64 * 2 = 512 bytes a token. "
-        "Requests of 90 tokens in blocks of 20: 90 + 10 places, 51,200 bytes. A pool of 1.024 MB "
+        "Requests of 85 tokens in blocks of 30: 85 + 15 places, 51,200 bytes. A pool of 1.024 MB "
         "serves 20.",
         "bytes a token = 2 * layers * KV heads * head_dim * 2\n"
         "places a request = tokens on average + half a block\n"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import random
 
 from slmlab.checking import Case, Exact, Exercise, Mistake
-
-Running = list[list[int]]
-Plan = tuple[list[int], list[int]]
+from slmlab.lessons.paged_serving.schedule_plan import Plan, Rules, Running, blocks_for, opened
 
 
 def cases(seed: int) -> list[Case]:
@@ -31,7 +29,8 @@ def cases(seed: int) -> list[Case]:
         running = [[draw.randrange(4, 30), draw.choice((1, 1, 6, 11))] for _ in range(4)]
         waiting = [draw.randrange(1, 24) for _ in range(5)]
         budget = draw.randrange(4, 40)
-        needed = _blocks_taken(running, budget, 4)
+        counts, _ = Rules()(running, [], budget, 0, 9, 4)
+        needed = sum(opened(stored, count, 4) for (stored, _), count in zip(running, counts))
         return case(
             running, waiting, budget, needed + draw.randrange(0, 12), draw.choice((5, 6, 9))
         )
@@ -40,78 +39,18 @@ def cases(seed: int) -> list[Case]:
     return [
         case([], [5], 16, 2),
         case([], [5], 16, 1),
+        case([], [4], 16, 1),
         case([[8, n], [5, 1]], [3], n, 9),
         case([[5, 1]], [n + 4], n, 9),
         case([[5, 1]], [n + 4], n, 2),
         case([[5, 1]], [13, 3], 32, 2),
         case([[5, 1], [6, 1]], [3, 3], 32, 9, batch=3),
         case([[4, 1], [6, 1]], [5, 3], 32, 3),
+        case([[6, 1]], [4], 16, 1),
+        case([[4, 1]], [4], 16, 1),
+        case([[5, 1], [8, n]], [3], n, 9),
         *(queue() for _ in range(6)),
     ]
-
-
-def _blocks(tokens: int, size: int) -> int:
-    return -(-tokens // size)
-
-
-def _running_counts(running: Running, budget: int) -> list[int]:
-    counts = [0] * len(running)
-    order = sorted(range(len(running)), key=lambda i: running[i][1] > 1)  # stable
-    for i in order:
-        counts[i] = min(running[i][1], budget)
-        budget -= counts[i]
-    return counts
-
-
-def _blocks_taken(running: Running, budget: int, size: int) -> int:
-    counts = _running_counts(running, budget)
-    return sum(
-        _blocks(stored + count, size) - _blocks(stored, size)
-        for (stored, _), count in zip(running, counts, strict=True)
-    )
-
-
-def _plan(
-    running: Running,
-    waiting: list[int],
-    token_budget: int,
-    free_blocks: int,
-    max_batch: int,
-    block_size: int,
-    *,
-    decode_first: bool = True,
-    overtake: bool = False,
-    cut: bool = True,
-    whole_prompt: bool = True,
-    floor: bool = False,
-    bounded: bool = True,
-) -> Plan:
-    """The rules of the exercise, each of which can be broken."""
-    budget, free = token_budget, free_blocks
-    counts = [0] * len(running)
-    order = list(range(len(running)))
-    if decode_first:
-        order.sort(key=lambda i: running[i][1] > 1)
-    for i in order:
-        stored, pending = running[i]
-        counts[i] = min(pending, budget)
-        budget -= counts[i]
-        free -= _blocks(stored + counts[i], block_size) - _blocks(stored, block_size)
-    admitted: list[int] = []
-    for prompt in waiting:
-        if budget == 0 or (bounded and len(running) + len(admitted) == max_batch):
-            break
-        count = min(prompt, budget)
-        checked = prompt if whole_prompt else count
-        needed = checked // block_size if floor else _blocks(checked, block_size)
-        if needed > free or (not cut and count < prompt):
-            if overtake:
-                continue
-            break
-        admitted.append(count)
-        budget -= count
-        free -= count // block_size if floor else _blocks(count, block_size)
-    return counts, admitted
 
 
 def reference(
@@ -126,77 +65,7 @@ def reference(
 
     It keeps the one request in prefill the youngest, so there decoding comes first by itself.
     """
-    return _plan(running, waiting, token_budget, free_blocks, max_batch, block_size)
-
-
-def _in_order_of_arrival(
-    running: Running,
-    waiting: list[int],
-    token_budget: int,
-    free_blocks: int,
-    max_batch: int,
-    block_size: int,
-) -> Plan:
-    return _plan(
-        running, waiting, token_budget, free_blocks, max_batch, block_size, decode_first=False
-    )
-
-
-def _overtaking(
-    running: Running,
-    waiting: list[int],
-    token_budget: int,
-    free_blocks: int,
-    max_batch: int,
-    block_size: int,
-) -> Plan:
-    return _plan(running, waiting, token_budget, free_blocks, max_batch, block_size, overtake=True)
-
-
-def _never_cut(
-    running: Running,
-    waiting: list[int],
-    token_budget: int,
-    free_blocks: int,
-    max_batch: int,
-    block_size: int,
-) -> Plan:
-    return _plan(running, waiting, token_budget, free_blocks, max_batch, block_size, cut=False)
-
-
-def _chunk_checked(
-    running: Running,
-    waiting: list[int],
-    token_budget: int,
-    free_blocks: int,
-    max_batch: int,
-    block_size: int,
-) -> Plan:
-    return _plan(
-        running, waiting, token_budget, free_blocks, max_batch, block_size, whole_prompt=False
-    )
-
-
-def _rounded_down(
-    running: Running,
-    waiting: list[int],
-    token_budget: int,
-    free_blocks: int,
-    max_batch: int,
-    block_size: int,
-) -> Plan:
-    return _plan(running, waiting, token_budget, free_blocks, max_batch, block_size, floor=True)
-
-
-def _batch_unbounded(
-    running: Running,
-    waiting: list[int],
-    token_budget: int,
-    free_blocks: int,
-    max_batch: int,
-    block_size: int,
-) -> Plan:
-    return _plan(running, waiting, token_budget, free_blocks, max_batch, block_size, bounded=False)
+    return Rules()(running, waiting, token_budget, free_blocks, max_batch, block_size)
 
 
 def _with_two_queues(
@@ -229,7 +98,6 @@ def _with_two_queues(
 
 
 def _ceil(tokens: int, size: int) -> int:
-    """Blocks that hold ``tokens`` tokens."""
     return (tokens + size - 1) // size
 
 
@@ -246,37 +114,48 @@ SCHEDULE_STEP = Exercise(
             "in order of arrival",
             "A long prompt takes the budget before requests that decode: their streams stand still "
             "until it is done. Who comes first?",
-            _in_order_of_arrival,
+            Rules(order=lambda pending: 0),
+            (Rules(order=lambda pending: int(pending == 1)),),
         ),
         Mistake(
             "overtaking",
             "You skip the request that does not fit and admit a later one: while small ones keep "
             "coming, the large one waits for ever. What must happen when the first does not fit?",
-            _overtaking,
+            Rules(overtake=True),
         ),
         Mistake(
             "prompts never cut",
             "A prompt larger than what is left of the budget is not admitted, and the rest of the "
             "step goes unused. How much of it can run now?",
-            _never_cut,
+            Rules(cut=False),
         ),
         Mistake(
             "blocks for the chunk only",
             "You admit a request with blocks for its first chunk: it would run out in the middle of "
             "its prompt and be computed again. How many blocks must be free?",
-            _chunk_checked,
+            Rules(whole_prompt=False),
         ),
         Mistake(
-            "blocks rounded down",
-            "You divide and drop the rest: five tokens do not fit into one block of four. How many "
-            "blocks does a request with a part of a block need?",
-            _rounded_down,
+            "blocks counted wrongly",
+            "You count blocks otherwise. In blocks of four, the running [4, 1] takes one of the free "
+            "ones and [6, 1] none; a prompt of 5 takes two, and one of 4 starts where one is free. "
+            "Which of the four does your code see differently?",
+            Rules(taken=lambda stored, count, size: 0),
+            (
+                Rules(taken=lambda stored, count, size: blocks_for(count, size)),
+                Rules(taken=lambda stored, count, size: blocks_for(stored + count, size)),
+                Rules(needed=lambda tokens, size: tokens // size),
+                Rules(needed=lambda tokens, size: blocks_for(tokens + 1, size)),
+                Rules(spared=1),
+                Rules(kept=False),
+            ),
         ),
         Mistake(
             "batch without a bound",
             "More requests run than max_batch: those that run already count too. When must admission "
             "stop?",
-            _batch_unbounded,
+            Rules(bounded=False),
+            (Rules(all_count=False),),
         ),
     ),
     hints=(

@@ -82,6 +82,16 @@ def _first_block_throughout(
     ]
 
 
+def _behind_the_first_block(
+    block_tables: Tables, stored: list[int], counts: list[int], block_size: int
+) -> list[int]:
+    return [
+        table[0] * block_size + t
+        for table, start, count in zip(block_tables, stored, counts, strict=True)
+        for t in range(start, start + count)
+    ]
+
+
 def _first_table_for_all(
     block_tables: Tables, stored: list[int], counts: list[int], block_size: int
 ) -> list[int]:
@@ -138,9 +148,11 @@ SLOT_MAPPING = Exercise(
         ),
         Mistake(
             "over the edge of the block",
-            "Right within a block, off behind its edge: the next block of the sequence is not the "
-            "next one of the pool. When must you look into the table again?",
+            "You continue behind a block into its neighbour in the pool: with blocks of 4, position 5 "
+            "lies in the table's second block, wherever that is. When must you look into the table "
+            "again?",
             _first_block_throughout,
+            (_behind_the_first_block,),
         ),
         Mistake(
             "one table for all",

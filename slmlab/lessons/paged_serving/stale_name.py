@@ -27,6 +27,8 @@ def cases(seed: int) -> list[Case]:
         case([a, b, a, c, a], 2),
         case([a, b, c, a, b], 2),
         case([a, b, c, d, c, a], 3),
+        # Read from the middle of the queue: b must outlive c.
+        case([a, b, c, b, d, a, b], 3),
         traffic(12, 3, 2),
         traffic(20, 4, 3),
     ]
@@ -51,7 +53,7 @@ def _run(
     num_blocks: int,
     *,
     forget: str = "old",
-    refresh: bool = True,
+    refresh: str = "always",
     newest_goes: bool = False,
     share: bool = True,
     overwrite: bool = False,
@@ -68,12 +70,12 @@ def _run(
             block = order[-1] if newest_goes and len(holds) == num_blocks else order[0]
             if forget == "old":
                 index.pop(holds.get(block, -1), None)
-            elif forget == "all" and block in holds:
+            elif forget == "all" or (forget == "all when full" and block in holds):
                 index.clear()
             index[text], holds[block] = block, text
         elif overwrite:
             holds[block] = text
-        if refresh or not hit:
+        if not hit or refresh == "always" or (refresh == "at the front" and block == order[0]):
             order.remove(block)
             order.append(block)
         served.append([block, holds[block]])
@@ -85,6 +87,10 @@ def _as_found(texts: list[int], num_blocks: int) -> Served:
 
 
 def _all_forgotten(texts: list[int], num_blocks: int) -> Served:
+    return _run(texts, num_blocks, forget="all when full")
+
+
+def _all_forgotten_at_every_miss(texts: list[int], num_blocks: int) -> Served:
     return _run(texts, num_blocks, forget="all")
 
 
@@ -97,7 +103,11 @@ def _covered_up(texts: list[int], num_blocks: int) -> Served:
 
 
 def _not_refreshed(texts: list[int], num_blocks: int) -> Served:
-    return _run(texts, num_blocks, refresh=False)
+    return _run(texts, num_blocks, refresh="never")
+
+
+def _refreshed_at_the_front(texts: list[int], num_blocks: int) -> Served:
+    return _run(texts, num_blocks, refresh="at the front")
 
 
 def _newest_goes(texts: list[int], num_blocks: int) -> Served:
@@ -138,9 +148,10 @@ STALE_NAME = Exercise(
         ),
         Mistake(
             "everything forgotten",
-            "The texts are right and blocks that were still good are computed again: one block was "
-            "overwritten, so one entry is wrong. Which one?",
+            "The texts are right, and you forget every name: only the block that is overwritten "
+            "loses its own, the others still hold what they say. Which entry is wrong?",
             _all_forgotten,
+            (_all_forgotten_at_every_miss,),
         ),
         Mistake(
             "nothing shared any more",
@@ -156,9 +167,10 @@ STALE_NAME = Exercise(
         ),
         Mistake(
             "a hit does not count as a use",
-            "The bug is gone, and now blocks are taken by age: a text that was read just now is "
-            "overwritten first. When does a block move to the end of the queue?",
+            "The bug is gone, and now blocks are taken by age. A hit also counts as use: when does a "
+            "block move to the end of the queue?",
             _not_refreshed,
+            (_refreshed_at_the_front,),
         ),
         Mistake(
             "newest block taken",
