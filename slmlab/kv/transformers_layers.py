@@ -77,24 +77,28 @@ class TransformersCache(Cache):
         layers: list[Any] = [CachedLayer(cache, layer) for layer in range(len(windows))]
         super().__init__(layers=layers)
         self.cache = cache
-        self._open: int | None = None  # length at which the last pass began
+        self._open = False  # a pass has begun and not moved the length yet
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         if layer_idx == 0:
-            began, self._open = self._open, self.cache.length
-            if began == self.cache.length:
-                self._open = None
+            unfinished, self._open = self._open, True
+            if unfinished:
+                self._open = False
                 raise ValueError(
-                    f"the last pass left the cache at {began} tokens: it stopped half-way, or the "
+                    "the last pass did not reach the cache's last layer: it stopped half-way, or the "
                     "cache was made for another number of layers than this model's; make it with "
                     "the model's config, or run the pass again"
                 )
         # A cache that states no windows does not say how many layers it has; the model does.
         while len(self.layers) <= layer_idx:
             self.layers.append(CachedLayer(self.cache, len(self.layers)))
-        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        before = self.cache.length
+        seen = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        if self.cache.length != before:
+            self._open = False
+        return seen
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens stored, also before the model's first pass over a cache that was filled earlier."""
@@ -125,11 +129,11 @@ class TransformersCache(Cache):
         """
         keep = tokens_to_remove if tokens_to_remove > 0 else self.cache.length + tokens_to_remove
         self.cache.truncate(keep)
-        self._open = None
+        self._open = False
 
     def reset(self) -> None:
         """Forget everything."""
-        self._open = None
+        self._open = False
         if hasattr(self.cache, "clear"):
             self.cache.clear()
         else:

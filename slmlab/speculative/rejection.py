@@ -66,21 +66,27 @@ def rejection_sample(
             NaN or do not sum to 1, a proposed token to which the draft gave no probability.
         TypeError: no tensors, or of another dtype.
     """
-    for name, tensor in (("draft_tokens", draft_tokens), ("draft_probs", draft_probs)):
-        if isinstance(tensor, Tensor) and tensor.dim() != 1 + (name == "draft_probs"):
+    for name, tensor, dims in (
+        ("draft_tokens", draft_tokens, 1),
+        ("draft_probs", draft_probs, 2),
+        ("target_probs", target_probs, 2),
+    ):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, not {type(tensor).__name__}")
+        if tensor.dim() != dims:
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)}; one round has (K,) tokens and (K, V) "
-                "probabilities, several go through rejection_sample_batch"
+                "and (K + 1, V) probabilities, several go through rejection_sample_batch"
             )
-    if isinstance(target_probs, Tensor) and target_probs.dim() == 2:
-        target_probs = target_probs[None]
-    tokens, counts = rejection_sample_batch(
-        draft_tokens[None] if isinstance(draft_tokens, Tensor) else draft_tokens,
-        draft_probs[None] if isinstance(draft_probs, Tensor) else draft_probs,
-        target_probs,
-        generator,
-    )
-    return tokens[0, : int(counts[0])]
+    check_round(draft_tokens[None], draft_probs[None], target_probs[None])
+    keep = acceptance_probabilities(draft_tokens, draft_probs, target_probs[:-1])
+    draws = torch.rand(keep.shape, generator=generator, device=keep.device, dtype=torch.float64)
+    kept = (draws < keep).tolist()
+    accepted = kept.index(False) if False in kept else len(kept)
+    last = target_probs[accepted]  # (V,)
+    if accepted < len(kept):
+        last = residual_distribution(draft_probs[accepted], last)
+    return torch.cat((draft_tokens[:accepted], torch.multinomial(last, 1, generator=generator)))
 
 
 def rejection_sample_batch(
@@ -155,7 +161,7 @@ def check_round(draft_tokens: Tensor, draft_probs: Tensor, target_probs: Tensor)
     for name, probs in (("draft_probs", draft_probs), ("target_probs", target_probs)):
         # Written so that NaN fails both comparisons.
         sums = probs.sum(-1)
-        if not bool((probs >= 0).all()) or not bool(((sums - 1).abs() <= _SUM_TOLERANCE).all()):
+        if not bool(probs.amin() >= 0) or not bool(((sums - 1).abs() <= _SUM_TOLERANCE).all()):
             raise ValueError(
                 f"{name} holds a row that is no distribution (negative, NaN, or a sum that is not "
                 "1): pass softmax outputs, not logits"
