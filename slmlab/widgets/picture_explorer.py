@@ -28,7 +28,7 @@ class PictureExplorer:
 
     def __init__(self, controls: dict[str, Any], start: Hashable) -> None:
         self.controls = controls
-        self._pictures: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._pictures: OrderedDict[Any, bytes] = OrderedDict()
         self.text = widgets.HTML()
         self.image = widgets.HTML()
         for control in controls.values():
