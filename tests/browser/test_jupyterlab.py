@@ -51,6 +51,7 @@ LESSONS: dict[str, list[str]] = {
         "conversations",
     ],
     "05_paged_serving": ["pool (blocks)", "forward pass"],
+    "06_speculative_decoding": ["text", "draft length (tokens)", "round"],
 }
 THEMES = {"JupyterLab Light": "light", "JupyterLab Dark": "dark"}
 EXERCISE, MISTAKE = "start.softmax", "temperature multiplied"

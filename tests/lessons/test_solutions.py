@@ -25,6 +25,7 @@ TOPICS = {
     "calibration": "03_calibrated_quantization",
     "kv": "04_kv_cache",
     "paging": "05_paged_serving",
+    "speculative": "06_speculative_decoding",
 }
 IDS = [exercise.id for topic in TOPICS for exercise in exercises(topic)]
 SEEDS = range(5)
@@ -95,6 +96,7 @@ ON_PAPER = (
     "calibration.gptq_memory",
     "kv.context_fits",
     "paging.requests_that_fit",
+    "speculative.speedup",
 )
 
 
