@@ -230,20 +230,7 @@ class Engine:
             self._counters.time_per_output_token.append(seconds / (len(new) - 1))
         self._counters.finished += reason != "cancelled"
         self._counters.cancelled += reason == "cancelled"
-        submitted = request.submitted
-        self._results[request.id] = Completion(
-            request_id=request.id,
-            prompt_tokens=len(request.prompt),
-            cached_prompt_tokens=request.cached_prompt_tokens,
-            tokens=new,
-            text=request.text.text,
-            finish_reason=reason,
-            queue_time=None if request.admitted is None else request.admitted - submitted,
-            ttft=None if request.first_token is None else request.first_token - submitted,
-            total_time=time.perf_counter() - submitted,
-            preemptions=request.preemptions,
-            logprobs=None if request.params.logprobs is None else request.logprobs,
-        )
+        self._results[request.id] = request.completion(reason)
         self._scheduler.remove(request)
         del self._requests[request.id]
         return Output(request.id, token, piece, reason, logprob)

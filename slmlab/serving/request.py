@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -132,3 +133,19 @@ class Request:
     @property
     def new_tokens(self) -> list[int]:
         return self.tokens[len(self.prompt) :]
+
+    def completion(self, reason: FinishReason) -> Completion:
+        """What the request has come to, now that it ends."""
+        return Completion(
+            request_id=self.id,
+            prompt_tokens=len(self.prompt),
+            cached_prompt_tokens=self.cached_prompt_tokens,
+            tokens=self.new_tokens,
+            text=self.text.text,
+            finish_reason=reason,
+            queue_time=None if self.admitted is None else self.admitted - self.submitted,
+            ttft=None if self.first_token is None else self.first_token - self.submitted,
+            total_time=time.perf_counter() - self.submitted,
+            preemptions=self.preemptions,
+            logprobs=None if self.params.logprobs is None else self.logprobs,
+        )
