@@ -58,7 +58,8 @@ def kept(prompt: int, rounds: list[tuple[int, int]]) -> list[tuple[int, int]]:
 # - **Out**: float32 `(places,)`, the chance that each token stays, given that all before it did.
 # - **Example**: target logits `[[0.0, 0.0, 0.0]]`, draft logits `[[0.7, 0.0, 0.0]]`, token 0,
 #   temperature 1: p = 0.333, q = 0.502, so `[0.664]`.
-# - **Must hold**: 1 wherever the target gives the token at least as much as the draft.
+# - **Must hold**: 1 wherever the target gives the token at least as much as the draft; also for
+#   logits above 100.
 
 
 # %%

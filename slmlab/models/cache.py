@@ -42,6 +42,9 @@ class BatchCache(Protocol):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor: ...
 
 
+AnyCache = Cache | BatchCache
+
+
 def stored_tokens(cache: Any) -> int:
     """Tokens that a cache holds; 0 without one. TypeError for an object that is no cache."""
     if cache is None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmlab.models.attend import attend
-from slmlab.models.cache import BatchCache, Cache, stored_tokens
+from slmlab.models.cache import AnyCache, stored_tokens
 from slmlab.models.config import ModelConfig
 from slmlab.models.masks import LayerMasks, check_padding, positions_from_padding
 from slmlab.models.norm import RMSNorm
@@ -47,7 +47,7 @@ class Attention(nn.Module):
         cos: Tensor,
         sin: Tensor,
         masks: LayerMasks,
-        cache: Cache | BatchCache | None,
+        cache: AnyCache | None,
     ) -> Tensor:
         batch, time, _ = x.shape
         qkv = self.qkv_proj(x).view(batch, time, -1, self.head_dim).transpose(1, 2)
@@ -102,7 +102,7 @@ class Block(nn.Module):
         cos: Tensor,
         sin: Tensor,
         masks: LayerMasks,
-        cache: Cache | BatchCache | None,
+        cache: AnyCache | None,
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, masks, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -170,7 +170,7 @@ class Decoder(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        cache: Cache | BatchCache | None = None,
+        cache: AnyCache | None = None,
         *,
         positions: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -202,7 +202,7 @@ class Decoder(nn.Module):
     def hidden(
         self,
         input_ids: Tensor,
-        cache: Cache | BatchCache | None = None,
+        cache: AnyCache | None = None,
         positions: Tensor | None = None,
         attention_mask: Tensor | None = None,
         states: list[Tensor] | None = None,

@@ -16,12 +16,13 @@ from slmlab.widgets.speculative_view import (
     State,
     View,
     best_for_all,
+    given_up,
+    most_hurt,
     rounds_of,
-    slowest,
     view,
 )
 
-__all__ = ["QUESTION", "Replay", "State", "best_for_all", "replay", "slowest"]
+__all__ = ["QUESTION", "Replay", "State", "best_for_all", "given_up", "most_hurt", "replay"]
 
 
 @overload
@@ -83,15 +84,21 @@ class Replay(PictureExplorer):
                 **common,
             ),
         }
+        self._run = start.domain, start.length
+        self._at = {self._run: start.at}  # the round where each run was left
         super().__init__(controls, start)
 
     def read(self) -> State:
         domain, length = self.controls["domain"].value, self.controls["length"].value
         slider, last = self.controls["at"], len(rounds_of(self.bench, domain, length))
-        if slider.max != last:
-            # A shorter run: the slider moves its own value, which calls this again.
+        if self._run != (domain, length):
+            self._run = domain, length
+            at = self._at.get(self._run, slider.value)
+            # Each run comes back at the round where it was left. Moving the slider calls this again.
             slider.max = last
-        return State(domain, length, min(slider.value, last))
+            slider.value = min(at, last)
+        self._at[self._run] = slider.value
+        return State(domain, length, slider.value)
 
     def look(self, state: State) -> tuple[str, str]:
         self.view: View = view(self.bench, state)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -102,8 +102,8 @@ def agreement(model: Any, text: Text) -> list[bool]:
 class Race:
     """Some texts at one draft length, against plain decoding of the same tokens.
 
-    speedup: tokens a second over plain decoding's. draft_seconds: of the whole, in the draft.
-    replays: the rounds of each text.
+    speedup: tokens a second over plain decoding's, the median of ``turns`` (the lower of two), which holds it for each repeat; seconds, draft_seconds (of the whole, in the draft) and plain_step_seconds are those of
+    the same repeat. replays: the rounds of each text.
     """
 
     length: int
@@ -113,6 +113,7 @@ class Race:
     plain_step_seconds: float
     tokens: int
     replays: tuple[tuple[Round, ...], ...]
+    turns: tuple[float, ...]
 
     @property
     def rounds(self) -> int:
@@ -162,20 +163,34 @@ def _plain(lm: LanguageModel, text: Text) -> float:
 
 
 def race(
-    lm: LanguageModel, draft: Any, texts: Sequence[Text], lengths: Sequence[int]
+    lm: LanguageModel, draft: Any, texts: Sequence[Text], lengths: Sequence[int], repeats: int = 1
 ) -> dict[int, Race]:
-    """Draft length -> what it gave. Every text is written once with each length, and plainly before
-    or after, in turns; all must agree in every token.
+    """Draft length -> what it gave. In each repeat every text is written once with each length, and
+    plainly before or after, in turns; all must agree in every token.
 
-    Raises RuntimeError where a text differs.
+    Raises ValueError for repeats < 1, RuntimeError where a text differs.
     """
-    clocked = _Clocked(draft)
+    if repeats < 1:
+        raise ValueError(f"repeats={repeats} must be at least 1")
+    turns = [_turn(lm, _Clocked(draft), texts, lengths, turn) for turn in range(repeats)]
+    found = {}
+    for length in lengths:
+        ordered = sorted((turn[length] for turn in turns), key=lambda run: run.speedup)
+        middle = ordered[(repeats - 1) // 2]
+        found[length] = replace(middle, turns=tuple(turn[length].speedup for turn in turns))
+    return found
+
+
+def _turn(
+    lm: LanguageModel, clocked: _Clocked, texts: Sequence[Text], lengths: Sequence[int], turn: int
+) -> dict[int, Race]:
+    """One repeat; every other one tries the lengths from the longest."""
     plain: list[float] = []
     found: dict[int, list[tuple[float, float, tuple[Round, ...]]]] = {n: [] for n in lengths}
-    for place, text in enumerate(texts):
+    for place, text in enumerate(texts, start=turn):
         if place % 2 == 0:
             plain.append(_plain(lm, text))
-        for length in lengths:
+        for length in lengths if turn % 2 == 0 else reversed(lengths):
             result = speculative_generate(
                 lm.model,
                 clocked,
@@ -195,11 +210,21 @@ def race(
     races = {}
     for length, rows in found.items():
         seconds, drafting = sum(row[0] for row in rows), sum(row[1] for row in rows)
-        replays = tuple(row[2] for row in rows)
-        races[length] = Race(
-            length, step * tokens / seconds, seconds, drafting, step, tokens, replays
-        )
+        replays, speedup = tuple(row[2] for row in rows), step * tokens / seconds
+        races[length] = Race(length, speedup, seconds, drafting, step, tokens, replays, (speedup,))
     return races
+
+
+def undecided(races: Mapping[int, Race], close: float = 0.97) -> list[int]:
+    """The draft lengths that cannot be told from the fastest: at least ``close`` times its speed-up
+    in the median or in some repeat, where both had the same machine. The fastest is among them."""
+    best = max(races.values(), key=lambda run: run.speedup)
+    return [
+        length
+        for length, run in races.items()
+        if run.speedup >= close * best.speedup
+        or any(mine >= close * its for mine, its in zip(run.turns, best.turns, strict=True))
+    ]
 
 
 def relative_time(a: Callable[[], Any], b: Callable[[], Any], repeats: int = 12) -> float:

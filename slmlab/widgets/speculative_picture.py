@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from slmlab.widgets.card import PIXELS_PER_POINT_SIZE, CardFigure
-from slmlab.widgets.plot_style import CARD, GRID, INK, SERIES, lesson_style, text_colour
+from slmlab.widgets.plot_style import CARD, INK, SERIES, lesson_style, spread, text_colour
 from slmlab.widgets.speculative_bench import Bench
 from slmlab.widgets.speculative_view import Box, View, best_measured
 
 ROWS = 6
 ACCEPTED, REJECTED, OWN = SERIES[0], SERIES[1], SERIES[2]
+OTHERS = "#777777"  # the other kinds' lines
 # A second cue beside the colour: the mark before the token.
 MARKS = {"accepted": "\u25cf", "rejected": "\u2715", "unchecked": "\u2013", "own": "\u25a0"}
 NAMES = {
@@ -25,7 +24,7 @@ NAMES = {
 COLOURS = {
     "accepted": ACCEPTED.colour,
     "rejected": REJECTED.colour,
-    "unchecked": "#777777",
+    "unchecked": OTHERS,
     "own": OWN.colour,
 }
 
@@ -122,10 +121,15 @@ class ReplayPicture:
         lengths, races = bench.lengths, bench.races[domain]
         measured = [races[n].speedup for n in lengths]
         foreseen = [bench.costs.speedup(bench.alpha(domain), n) for n in lengths]
+        ends = {
+            "measured": (measured[-1], ACCEPTED.colour),
+            "formula": (foreseen[-1], REJECTED.colour),
+        }
         for name in bench.domains:
             if name != domain:
                 others = [bench.races[name][n].speedup for n in lengths]
-                axes.plot(lengths, others, color=GRID, marker="", linestyle="-", linewidth=1.2)
+                axes.plot(lengths, others, color=OTHERS, marker="", linestyle="-", linewidth=1.2)
+                ends[name] = (others[-1], OTHERS)
         axes.axhline(1.0, color=INK, linewidth=1.0, linestyle=":")
         axes.plot(lengths, foreseen, color=REJECTED.colour, marker="", linestyle="--")
         axes.plot(lengths, measured, color=ACCEPTED.colour, marker="o", linestyle="-", markersize=6)
@@ -153,23 +157,16 @@ class ReplayPicture:
         axes.set(xlim=(lengths[0] - 0.3, lengths[-1] + 0.2), ylim=(low - 0.1, high + 0.15))
         axes.xaxis.set_major_locator(FixedLocator(lengths))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("draft length (tokens)   ring: the best measured   grey: other texts")
+        axes.set_xlabel("draft length (tokens)   ring: the best measured")
         axes.set_ylabel("speed-up (times)")
-        self._labels(measured[-1], foreseen[-1])
+        self._labels(ends)
 
-    def _labels(self, measured: float, foreseen: float) -> None:
-        """The two lines' names at their ends, kept apart."""
+    def _labels(self, ends: dict[str, tuple[float, str]]) -> None:
+        """The lines' names at their ends, kept apart. ends: name -> (speed-up, colour)."""
         low, high = self.speed.get_ylim()
-        gap = (high - low) * 0.17
-        middle = (measured + foreseen) / 2
-        above = measured >= foreseen
-        reach = max(gap / 2, abs(measured - foreseen) / 2)
-        middle = min(max(middle, low + reach), high - reach)
-        places: dict[str, Any] = {
-            "measured": (middle + reach if above else middle - reach, ACCEPTED.colour),
-            "formula": (middle - reach if above else middle + reach, REJECTED.colour),
-        }
-        for name, (y, colour) in places.items():
+        heights = [y for y, _ in ends.values()]
+        places = spread(heights, (high - low) * 0.15, low, high)
+        for (name, (_, colour)), y in zip(ends.items(), places, strict=True):
             self.speed.annotate(
                 name,
                 (1.0, y),
@@ -177,6 +174,7 @@ class ReplayPicture:
                 xytext=(8, 0),
                 textcoords="offset points",
                 va="center",
+                fontsize=9,
                 color=text_colour(colour),
                 annotation_clip=False,
             )

@@ -10,8 +10,8 @@ from slmlab.widgets.speculative_bench import Bench, Race
 from slmlab.widgets.units import digits
 
 QUESTION = (
-    "A server has one draft length for all its texts. At which one is the slowest of the three "
-    "kinds fastest?"
+    "A server has one draft length for all its texts. Which one gives up least, for the kind that it "
+    "hurts most, of that kind's own best speed?"
 )
 _SHOWN = 7  # characters of a token in a box
 
@@ -64,14 +64,20 @@ def rounds_of(bench: Bench, domain: str, length: int) -> tuple[Round, ...]:
     return bench.races[domain][length].replays[0]
 
 
-def slowest(bench: Bench, length: int) -> str:
-    """The domain that gains least at this draft length."""
-    return min(bench.domains, key=lambda domain: bench.races[domain][length].speedup)
+def given_up(bench: Bench, domain: str, length: int) -> float:
+    """Share of the domain's own best speed that this draft length loses, 0 at its best length."""
+    races = bench.races[domain]
+    return 1 - races[length].speedup / races[best_measured(races)].speedup
+
+
+def most_hurt(bench: Bench, length: int) -> str:
+    """The domain that gives up most at this draft length."""
+    return max(bench.domains, key=lambda domain: given_up(bench, domain, length))
 
 
 def best_for_all(bench: Bench) -> int:
-    """Answers `QUESTION`: the draft length at which the slowest domain is fastest."""
-    return max(bench.lengths, key=lambda n: bench.races[slowest(bench, n)][n].speedup)
+    """Answers `QUESTION`: the draft length at which the domain that it hurts most gives up least."""
+    return min(bench.lengths, key=lambda n: given_up(bench, most_hurt(bench, n), n))
 
 
 def best_measured(races: Mapping[int, Race]) -> int:
@@ -100,9 +106,9 @@ def view(bench: Bench, state: State) -> View:
     predicted = bench.costs.speedup(alpha, state.length)
     now = done[-1]
     rest = len(now.proposed) - now.accepted
-    worst = slowest(bench, state.length)
+    worst = most_hurt(bench, state.length)
     each = ", ".join(
-        f"{domain} {bench.races[domain][state.length].speedup:.2f}" for domain in bench.domains
+        f"{domain} {given_up(bench, domain, state.length):.0%}" for domain in bench.domains
     )
     return View(
         state=state,
@@ -126,7 +132,9 @@ def view(bench: Bench, state: State) -> View:
             f"A round takes {digits(race.round_steps)} plain steps, "
             f"{race.draft_seconds / race.seconds:.0%} of that in the draft."
         ),
-        everyone=f"All kinds at this length: {each}; slowest: {worst}.",
+        everyone=(
+            f"Given up at this length, of each kind's own best speed: {each}; hurt most: {worst}."
+        ),
     )
 
 

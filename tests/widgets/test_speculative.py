@@ -15,16 +15,18 @@ import slmlab
 from slmlab.generation import LanguageModel, generate_tokens
 from slmlab.speculative import expected_tokens, layer_skip_draft
 from slmlab.widgets.card import CardFigure
-from slmlab.widgets.speculative import Replay, State, best_for_all, replay, slowest
+from slmlab.widgets.speculative import Replay, State, best_for_all, given_up, most_hurt, replay
 from slmlab.widgets.speculative_bench import (
     DOMAINS,
     Bench,
     Costs,
+    Race,
     agreement,
     draft_for,
     prompts,
     race,
     relative_time,
+    undecided,
     write,
 )
 from slmlab.widgets.speculative_picture import MARKS
@@ -46,7 +48,7 @@ def bench(lm: LanguageModel) -> Bench:
     texts = {kind: [write(lm, draft, p, 14) for p in prompts(lm, kind, 2, 14)] for kind in KINDS}
     bad = layer_skip_draft(lm.model, 1).model
     races = {
-        kind: race(lm, model, texts[kind], LENGTHS)
+        kind: race(lm, model, texts[kind], LENGTHS, repeats=3)
         for kind, model in zip(KINDS, (bad, draft), strict=True)
     }
     held = [x for text in texts["code"] for x in agreement(bad, text)]
@@ -78,6 +80,23 @@ def test_a_race_counts_what_its_rounds_gave(bench: Bench) -> None:
             assert run.tokens == sum(r.accepted + 1 for rounds in run.replays for r in rounds)
             assert run.tokens_per_round <= length + 1 and 0 < run.draft_seconds < run.seconds
             assert run.speedup == pytest.approx(run.tokens_per_round / run.round_steps)
+            assert len(run.turns) == 3 and run.speedup == sorted(run.turns)[1]
+
+
+def test_a_race_has_turns(lm: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="repeats=0"):
+        race(lm, lm.model, [], LENGTHS, repeats=0)
+
+
+def test_lengths_that_cannot_be_told_apart() -> None:
+    def run(length: int, *turns: float) -> Race:
+        return Race(length, sorted(turns)[1], 1.0, 0.5, 1.0, 8, (), turns)
+
+    runs = [run(1, 1.0, 1.1, 1.05), run(2, 1.5, 1.4, 1.6), run(3, 1.3, 1.45, 1.4)]
+    runs += [run(4, 1.48, 1.39, 1.59), run(6, 1.3, 1.3, 1.3)]
+    assert undecided({one.length: one for one in runs}) == [2, 3, 4]
+    still = [run(1, 1.5, 1.5, 1.5), run(2, 1.46, 1.46, 1.46), run(3, 1.4, 1.4, 1.4)]
+    assert undecided({one.length: one for one in still}) == [1, 2]
 
 
 def test_prompts_are_seeded_distinct_and_of_one_length(lm: LanguageModel) -> None:
@@ -105,12 +124,14 @@ def test_costs_are_the_formulas() -> None:
     assert relative_time(lambda: weight @ weight, lambda: None, repeats=3) > 1
 
 
-def test_the_answer_is_the_best_of_the_worst(bench: Bench) -> None:
-    worst = {n: min(bench.races[k][n].speedup for k in KINDS) for n in LENGTHS}
-    best = best_for_all(bench)
-    assert worst[best] == max(worst.values())
+def test_the_answer_hurts_least(bench: Bench) -> None:
+    own = {k: max(bench.races[k][n].speedup for n in LENGTHS) for k in KINDS}
+    worst = {n: max(own[k] / bench.races[k][n].speedup for k in KINDS) for n in LENGTHS}
+    assert worst[best_for_all(bench)] == min(worst.values())
     for n in LENGTHS:
-        assert bench.races[slowest(bench, n)][n].speedup == worst[n]
+        hurt = most_hurt(bench, n)
+        assert own[hurt] / bench.races[hurt][n].speedup == worst[n]
+        assert 1 / (1 - given_up(bench, hurt, n)) == pytest.approx(worst[n])
 
 
 def test_every_view_tells_its_round(bench: Bench) -> None:
@@ -133,13 +154,26 @@ def test_blanks_and_line_ends_can_be_seen() -> None:
     assert len(visible("x" * 50)) == 7
 
 
+def test_a_run_comes_back_at_the_round_where_it_was_left(bench: Bench) -> None:
+    shown = replay(bench)
+    for name in ("domain", "length"):
+        control = shown.controls[name]
+        shown.controls["at"].value = shown.controls["at"].max
+        before, text, value = shown.state, shown.text.value, control.value
+        for other in control.options:
+            control.value = other
+            assert shown.state.at <= shown.controls["at"].max
+        control.value = value
+        assert shown.state == before and shown.text.value == text
+
+
 def test_the_widget_moves_and_keeps_pictures(bench: Bench) -> None:
     shown = replay(bench)
     assert isinstance(shown, Replay) and shown.state.length == LENGTHS[-1]
     shown.controls["at"].value = len(rounds_of(bench, "code", 3))
     shown.controls["domain"].value = "tool calls"
     assert shown.state.at == shown.controls["at"].max == len(rounds_of(bench, "tool calls", 3))
-    assert "slowest:" in shown.text.value and shown.view.headline in shown.text.value
+    assert "hurt most:" in shown.text.value and shown.view.headline in shown.text.value
     drawn = shown.picture.pictures
     shown.controls["length"].value = 1
     before = shown.state
@@ -178,23 +212,27 @@ def test_the_race_is_read_where_it_was_measured(tmp_path: Path) -> None:
         "acceptance": {"alpha": 0.8},
     }
     slow = {**way, "tokens_per_cpu_second": 90.0}
+    other = {**slow, "acceptance": None, "over_plain": {"cpu": {"ratio": 1.75}}}
+    ways = {"draft 2": slow, "llama.cpp": other, "draft 4": way, "lookup 4": slow, "skip 2": slow}
     record: dict[str, Any] = {
         "benchmark": "speculative_race",
         "commit": "0123456789",
         "machine": {"cpu": "a CPU"},
         "measured": {
-            "domains": {
-                "code": {
-                    "ways": {"draft 2": slow, "other": {**slow, "acceptance": None}, "draft 4": way}
-                }
-            }
+            "plan": {"prompts": 20, "new_tokens": 64, "lengths": [2, 4]},
+            "domains": {"code": {"ways": {**ways, "draft adaptive": way}}},
         },
     }
     file = tmp_path / "speculative_race.json"
     file.write_text(json.dumps(record), encoding="utf-8")
     text = race_text(tmp_path)
     assert text is not None and "150" in text and "1.50" in text and "draft 2" not in text
-    assert text.index("draft 4") < text.index("other")
+    assert text.index("draft 4") < text.index("llama.cpp") and "skip 2" not in text
+    assert "ahead of `draft N` on code" in text and "64 tokens" in text
+    assert "code: 1.00" in text and "spares you the choice" in text
+    other["over_plain"] = way["over_plain"]
+    file.write_text(json.dumps(record), encoding="utf-8")
+    assert "ahead of" not in str(race_text(tmp_path))
     del way["over_plain"]
     file.write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(ValueError, match="lacks 'over_plain'"):

@@ -14,15 +14,20 @@ from slmlab.speculative import acceptance_probabilities
 
 
 def cases(seed: int) -> list[Case]:
-    """One token at temperature 1; one below; one above; three places; a larger vocabulary, twice."""
+    """One token at temperature 1; one below; one above; three places; a larger vocabulary, twice;
+    logits above 100, whose exponential float32 cannot hold."""
     draw = random.Random(seed)
 
-    def case(places: int, size: int, temperature: float, keeps: str) -> Case:
-        """keeps: whether the first token is certain to stay ("all") or not ("some")."""
+    def case(places: int, size: int, temperature: float, keeps: str, shift: float = 0.0) -> Case:
+        """keeps: whether the first token is certain to stay ("all") or not ("some"). shift: added
+        to every logit."""
         while True:
             target, draft = (
                 torch.tensor(
-                    [[draw.randint(-20, 20) / 10 for _ in range(size)] for _ in range(places)]
+                    [
+                        [shift + draw.randint(-20, 20) / 10 for _ in range(size)]
+                        for _ in range(places)
+                    ]
                 )
                 for _ in range(2)
             )
@@ -46,6 +51,7 @@ def cases(seed: int) -> list[Case]:
         case(3, 3, 0.7, "some"),
         case(4, 6, 1.0, "all"),
         case(4, 6, 1.4, "some"),
+        case(2, 3, 1.0, "some", shift=110.0),
     ]
 
 
@@ -113,6 +119,18 @@ def _multiplied(
     return _kept(target_logits, draft_logits, tokens, temperature, temperature)
 
 
+def _no_temperature(
+    target_logits: Tensor, draft_logits: Tensor, tokens: list[int], temperature: float
+) -> Tensor:
+    return _kept(target_logits, draft_logits, tokens, 1.0, 1.0)
+
+
+def _all_so_far(
+    target_logits: Tensor, draft_logits: Tensor, tokens: list[int], temperature: float
+) -> Tensor:
+    return reference(target_logits, draft_logits, tokens, temperature).cumprod(0)
+
+
 def _in_logarithms(
     target_logits: Tensor, draft_logits: Tensor, tokens: list[int], temperature: float
 ) -> Tensor:
@@ -152,22 +170,24 @@ ACCEPTANCE = Exercise(
             _target_alone,
         ),
         Mistake(
-            "temperature on the target only",
-            "Right at temperature 1 and nowhere else: the temperature reaches the target and not "
-            "the draft. From which distribution was the token drawn?",
+            "temperature on one side only",
+            "Right at temperature 1 and nowhere else: the temperature reaches one side and not the "
+            "other. From which distribution was the token drawn, and which should the text follow?",
             _target_tempered,
+            (_draft_tempered,),
         ),
         Mistake(
-            "temperature on the draft only",
-            "Right at temperature 1 and nowhere else: the temperature reaches the draft and not "
-            "the target. Which distribution should the text follow in the end?",
-            _draft_tempered,
+            "logits not divided",
+            "Right at temperature 1 and nowhere else: the logits are used as they are, or times the "
+            "temperature. What do both sides divide by before softmax?",
+            _no_temperature,
+            (_multiplied,),
         ),
         Mistake(
-            "logits times temperature",
-            "Right at temperature 1 only: a temperature below 1 must make both sides sharper, and "
-            "yours makes them flatter. Multiply or divide?",
-            _multiplied,
+            "chance to get this far",
+            "Right at the first place: you give the chance that the round gets this far. Wanted is "
+            "each place's own, given that those before stayed. What did you multiply by?",
+            _all_so_far,
         ),
     ),
     hints=(

@@ -126,6 +126,21 @@ def _one_draft_step(agreed: list[bool], draft_cost: float, verify_cost: list[flo
     )
 
 
+def _without_extra(agreed: list[bool], draft_cost: float, verify_cost: list[float]) -> int:
+    """A round moves by its accepted tokens, by one where there are none."""
+    times = []
+    for length, verify in enumerate(verify_cost):
+        at = count = 0
+        while at < len(agreed):
+            accepted = 0
+            while accepted < length and at + accepted < len(agreed) and agreed[at + accepted]:
+                accepted += 1
+            at += max(1, accepted)
+            count += 1
+        times.append(count * (length * draft_cost + verify))
+    return _soonest(times)
+
+
 def _always_a_draft(agreed: list[bool], draft_cost: float, verify_cost: list[float]) -> int:
     return 1 + _soonest(_times(agreed, draft_cost, verify_cost)[1:])
 
@@ -177,16 +192,17 @@ CHOOSE_LENGTH = Exercise(
             _verify_free,
         ),
         Mistake(
-            "the draft for nothing",
-            "You leave the draft's own time out: it runs once for every token that it proposes, "
-            "accepted or not. What does it cost a round?",
-            _draft_free,
+            "too few draft steps",
+            "You count one step of the draft a round, or none: each proposed token needs the one "
+            "before it, accepted or not. How many steps are that for a length of 4?",
+            _one_draft_step,
+            (_draft_free,),
         ),
         Mistake(
-            "one draft step a round",
-            "You count one step of the draft a round: each proposed token needs the one before it. "
-            "How many steps are that for a length of 4?",
-            _one_draft_step,
+            "the extra token forgotten",
+            "You start the next round right behind the accepted tokens: a round also writes one "
+            "token of the target's own. Where does the next one start?",
+            _without_extra,
         ),
         Mistake(
             "always a draft",

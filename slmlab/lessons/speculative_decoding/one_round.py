@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -16,34 +17,45 @@ MARGIN = 0.02  # no draw is this close to a border: rounding must decide nothing
 
 
 def cases(seed: int) -> list[Case]:
-    """One token kept, one rejected; two of which none, one, all stay; longer rounds."""
+    """One token rejected, one kept; two of which none, one, all stay; longer rounds; a token that
+    the target never says, at a draw of 0."""
     draw = random.Random(seed)
 
-    def case(count: int, size: int, accepted: int) -> Case:
+    def case(count: int, size: int, accepted: int, never: bool = False) -> Case:
+        """never: the target gives the first proposal no chance, and its draw is 0."""
         while True:
             q = torch.stack([distribution(draw, size) for _ in range(count)])
             p = torch.stack([distribution(draw, size) for _ in range(count + 1)])
             proposed = tokens(draw, q)
             last = draw.randint(1, 98) / 100
-            draws = _draws(
-                draw, [float(p[i, x] / q[i, x]) for i, x in enumerate(proposed)], accepted
-            )
+            if never:
+                p[0, proposed[0]] = 0.0
+                p[0] /= p[0].sum()
+            ratios = [float(p[i, x] / q[i, x]) for i, x in enumerate(proposed)]
+            draws = [0.0] if never else _draws(draw, ratios, accepted)
             if draws is None or not _clear(q, p, last):
                 continue
             if accepted < count:
                 # A replacement from the target shows itself,
                 p_row, q_row = p[accepted], q[accepted]
                 right, wrong = pick(residual_distribution(q_row, p_row), last), [pick(p_row, last)]
+                # as one that does not sum to 1 does, where there are two tokens,
+                if size == 2:
+                    wrong.append(pick(_excess(p_row, q_row), last))
             else:
                 # and so does a bonus from the draft or from the wrong row.
                 right, *wrong = (pick(row, last) for row in (p[-1], p[-2], q[-1]))
-            if right not in wrong and len({right, *wrong}) == min(size, 1 + len(wrong)):
+            if right not in wrong and len({right, *wrong}) >= min(size, 2 + (accepted == count)):
                 return Case({"tokens": proposed, "q": q, "p": p, "draws": draws, "last": last})
 
     small = [case(1, 2, n) for n in (0, 1, 0, 1)]
     middle = [case(2, 3, n) for n in (0, 1, 2, 2)]
     long = [case(4, 5, n) for n in (4, 0, 1, 2, 3, 4)]
-    return [*small, *middle, *long]
+    return [*small, *middle, *long, case(1, 3, 0, never=True)]
+
+
+def _excess(p: Tensor, q: Tensor) -> Tensor:
+    return (p - q).clamp(min=0.0)
 
 
 def _draws(draw: random.Random, ratios: list[float], accepted: int) -> list[float] | None:
@@ -66,7 +78,7 @@ def _draws(draw: random.Random, ratios: list[float], accepted: int) -> list[floa
 
 def _clear(q: Tensor, p: Tensor, last: float) -> bool:
     """``last`` is near no border of any row that somebody could draw from."""
-    rows = torch.cat((p, q, residual_distribution(q, p[:-1])))
+    rows = torch.cat((p, q, residual_distribution(q, p[:-1]), _excess(p[:-1], q)))
     return bool(((rows.cumsum(-1) - last).abs() > MARGIN / 4).all())
 
 
@@ -91,6 +103,7 @@ def _round(
     replacement: Callable[[Tensor, Tensor], Tensor] = lambda p, q: residual_distribution(q, p),
     bonus: Callable[[Tensor, Tensor], Tensor] = lambda p, q: p[-1],
     goes_on: bool = False,
+    choose: Callable[[Tensor, float], int] = pick,
 ) -> Callable[..., list[int]]:
     def answer(
         tokens: list[int], q: Tensor, p: Tensor, draws: list[float], last: float
@@ -100,12 +113,17 @@ def _round(
             if draws[i] < keep(float(p[i, token]), float(q[i, token])):
                 out.append(token)
                 continue
-            out.append(pick(replacement(p[i], q[i]), last))
+            out.append(choose(replacement(p[i], q[i]), last))
             if not goes_on:
                 return out
         return [*out, pick(bonus(p, q), last)]
 
     return answer
+
+
+def _pick_beyond(row: Tensor, draw: float) -> int:
+    """As `pick`, without a limit: an id that is none where the row sums to less than the draw."""
+    return int((row.cumsum(-1) <= draw).sum())
 
 
 def _without_bonus(
@@ -147,7 +165,7 @@ ONE_ROUND = Exercise(
             "draw against q over p",
             "You compare the draw with q / p: then what the draft overrates stays, and what the "
             "target wants goes. Which of the two should be large for a token to stay?",
-            _round(keep=lambda p, q: q / p),
+            _round(keep=lambda p, q: q / p if p else math.inf),
         ),
         Mistake(
             "rejected token from the target",
@@ -162,16 +180,19 @@ ONE_ROUND = Exercise(
             _round(goes_on=True),
         ),
         Mistake(
-            "bonus from the draft",
-            "All tokens were accepted and your last one comes from the draft: nobody has checked it. "
-            "Which of the two has given one row more than there are proposals?",
-            _round(bonus=lambda p, q: q[-1]),
+            "residual not normalised",
+            "The residual does not sum to 1, so `last` may lie above all of it, and the id that you "
+            "return is none that was owed. What must max(0, p - q) be divided by?",
+            _round(replacement=_excess),
+            (_round(replacement=_excess, choose=_pick_beyond),),
         ),
         Mistake(
-            "bonus from the wrong position",
-            "All tokens were accepted and your last one comes from the row of the last proposal: "
-            "that is the distribution before it, not behind it. How many rows has p?",
+            "bonus from the wrong row",
+            "All tokens were accepted and your last one comes from a row before the last proposal, "
+            "the draft's or the target's: wanted is what follows it. Which of the two has one row "
+            "more than there are proposals?",
             _round(bonus=lambda p, q: p[-2]),
+            (_round(bonus=lambda p, q: q[-1]),),
         ),
         Mistake(
             "no bonus",

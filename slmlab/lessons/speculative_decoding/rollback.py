@@ -89,6 +89,10 @@ def _draft_as_target(prompt: int, rounds: Rounds) -> Answer:
     return _rounds(prompt, rounds, draft_keeps=lambda text, proposed, accepted: text + accepted)
 
 
+def _draft_behind(prompt: int, rounds: Rounds) -> Answer:
+    return _rounds(prompt, rounds, draft_keeps=lambda text, proposed, accepted: text + accepted - 1)
+
+
 def _nothing_rolled_back(prompt: int, rounds: Rounds) -> Answer:
     return _rounds(
         prompt,
@@ -149,22 +153,23 @@ ROLLBACK = Exercise(
             (_too_few_target,),
         ),
         Mistake(
-            "the draft's cache forgotten",
-            "The target is right and the draft keeps what was rejected: its next proposals continue "
-            "a text that does not exist. Which of its tokens were accepted?",
-            _draft_forgotten,
+            "rejected tokens stay",
+            "A cache keeps what was rejected, the draft's or both: what comes next continues a text "
+            "that does not exist. How many of the proposals are text after the round?",
+            _nothing_rolled_back,
+            (_draft_forgotten,),
+        ),
+        Mistake(
+            "the draft always one behind",
+            "Right where all are accepted, else the draft's cache is one token short: it is behind "
+            "the target only where the last guess stays. Which guess has the draft not read?",
+            _draft_behind,
         ),
         Mistake(
             "the draft as the target",
             "Right until all are accepted: then you keep one token in the draft's cache that it has "
             "never read. Which of its proposals does a draft feed back to itself?",
             _draft_as_target,
-        ),
-        Mistake(
-            "nothing taken back",
-            "Neither cache goes back: what was rejected stays, and every later query attends to it. "
-            "How many tokens does the text have after the round?",
-            _nothing_rolled_back,
         ),
         Mistake(
             "accepted tokens taken back too",

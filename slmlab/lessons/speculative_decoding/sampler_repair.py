@@ -33,6 +33,7 @@ def _outcomes(
     keep: Callable[[Tensor, Tensor], Tensor] = lambda p, q: (p / q).clamp(max=1.0),
     replacement: Callable[[Tensor, Tensor], Tensor] = lambda p, q: residual_distribution(q, p),
     bonus: Callable[[Tensor, Tensor], Tensor] = lambda q, p: p[-1],
+    weighed: bool = True,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     def answer(q: Tensor, p: Tensor) -> Tensor:
         out, reached = torch.zeros_like(p), torch.tensor(1.0)
@@ -40,7 +41,7 @@ def _outcomes(
             kept = (draft * keep(p[i], draft)).sum()
             out[i] = reached * (1 - kept) * replacement(p[i], draft)
             reached = reached * kept
-        out[-1] = reached * bonus(q, p)
+        out[-1] = (reached if weighed else 1.0) * bonus(q, p)
         return out
 
     return answer
@@ -79,16 +80,17 @@ SAMPLER_REPAIR = Exercise(
             _outcomes(bonus=lambda q, p: p[-2]),
         ),
         Mistake(
-            "bonus from the draft",
-            "Your last row is the draft's: the bonus is a token that nobody checks, so it has to "
-            "follow the target. Which of the two has a row behind the last proposal?",
+            "bonus not from the target",
+            "Your last row is the draft's, or what p has more than q: nothing was rejected, and "
+            "nobody checks the bonus. Which distribution must it follow as it stands?",
             _outcomes(bonus=lambda q, p: q[-1]),
+            (_outcomes(bonus=lambda q, p: residual_distribution(q[-1], p[-1])),),
         ),
         Mistake(
-            "bonus from the residual",
-            "Your last row is what p has more than q: that is for a rejected token, and here none "
-            "was. What has been taken from the last row of p already?",
-            _outcomes(bonus=lambda q, p: residual_distribution(q[-1], p[-1])),
+            "last row not weighed",
+            "The last row must be weighed by the chance that all stay: the answer sums to more than "
+            "1. Which number in the loop holds that chance at its end?",
+            _outcomes(weighed=False),
         ),
         Mistake(
             "residual left unnormalised",

@@ -86,16 +86,17 @@ SPEEDUP = Exercise(
             _mistaken(verify=STEP_MS),
         ),
         Mistake(
-            "the draft for nothing",
-            "You leave the draft out of the round: five tokens are proposed one after the other. "
-            "How many milliseconds is that?",
-            _mistaken(drafts=0),
+            "draft steps miscounted",
+            "Your draft's time is off: it runs once for each token that it proposes, and the "
+            "target's own token is none of them. How many steps is that, in milliseconds?",
+            _mistaken(drafts=1),
+            (_mistaken(drafts=0), _mistaken(drafts=GAMMA + 1)),
         ),
         Mistake(
-            "one draft step a round",
-            "You count one step of the draft: it needs one for every token that it proposes. How "
-            "many does a round have?",
-            _mistaken(drafts=1),
+            "one term too few",
+            "Your tokens end one term too soon: a round that keeps every guess gives six. What is "
+            "the chance of that one?",
+            _mistaken(tokens=expected_tokens(ALPHA, GAMMA - 1)),
         ),
         Mistake(
             "the target's own token not counted",
