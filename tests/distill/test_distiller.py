@@ -158,6 +158,15 @@ def test_dropout_is_resumed_too(tmp_path):
     assert (weights(resumed) - weights(whole)).abs().max() <= 1e-6
 
 
+@pytest.fixture
+def interruptible():
+    """As in a terminal: a shell lets what it starts in the background ignore SIGINT."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("stop", (signal.SIGINT, "evaluate"))
 def test_an_interrupt_loses_nothing(stop, tmp_path, monkeypatch):
     (whole, teacher), (student, _) = pair(), pair()
