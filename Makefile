@@ -89,7 +89,7 @@ $(VENV)/.dev: $(PY) pyproject.toml $(CONSTRAINTS) $(if $(TORCH_INDEX),$(VENV)/.t
 
 $(VENV)/.prove: $(VENV)/.dev
 	@rm -f $@
-	$(call pip_install,llama.cpp and other peers for the benchmarks,$(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev$(comma)llama-cpp$(comma)quant-peers]")
+	$(call pip_install,llama.cpp and other peers for the benchmarks,$(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev$(comma)llama-cpp$(comma)quant-peers$(comma)distill-peers]")
 	@touch $@
 
 # ipywidgets as Colab ships it, in a folder of its own that tests/cold_start puts before .venv's.
