@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from slmlab.distill.checkpoint import all_finite
 from slmlab.models import Decoder, model_directory, save_decoder
 from slmlab.training.batches import Batches, Rows, load_rows, save_rows
 from slmlab.training.checkpoint import load_checkpoint, save_checkpoint
@@ -127,14 +128,14 @@ def train(
                     file.write(f"{step}\t{value:.4f}\t{time.process_time():.1f}\n")
             bar.update()
             bar.set_postfix(loss=f"{value:.3f}")
-            if time.monotonic() - saved_at > checkpoint_seconds:
+            if time.monotonic() - saved_at > checkpoint_seconds and all_finite(decoder):
                 save_checkpoint(checkpoint, step, recipe, decoder, optimizer)
                 saved_at = time.monotonic()
     finally:
         bar.close()
-        # After a NaN the weights are still those before the step: the check comes first. An
-        # optimizer that failed half-way has changed some of them: the older checkpoint is whole.
-        if not torn:
+        # An optimizer that failed half-way has changed some weights, and a finite loss may have had
+        # an infinite gradient: either way the older checkpoint is the good one.
+        if not torn and all_finite(decoder):
             save_checkpoint(checkpoint, step, recipe, decoder, optimizer)
     if step == recipe.steps:
         save_decoder(decoder, out, torch.float16)

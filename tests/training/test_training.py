@@ -113,6 +113,25 @@ def test_nan_stops_with_the_last_good_checkpoint(
     train(SMALL, tmp_path / "run", sources=SOURCES)
 
 
+def test_an_infinite_gradient_leaves_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of that step is finite; the weights behind it are not, and the next loss tells."""
+    train(SMALL, tmp_path / "run", sources=SOURCES, stop_after=2)
+    checkpoint = tmp_path / "run-work" / "checkpoint.safetensors"
+    before = checkpoint.read_bytes()
+
+    def broken(*arguments: object) -> torch.Tensor:
+        loss = batch_loss(*arguments)  # type: ignore[arg-type]
+        loss.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+    monkeypatch.setattr("slmlab.training.pretrain.batch_loss", broken)
+    with pytest.raises(FloatingPointError, match="loss is NaN at step 3"):
+        train(SMALL, tmp_path / "run", sources=SOURCES)
+    assert checkpoint.read_bytes() == before
+
+
 def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
     train(SMALL, tmp_path / "run", sources=SOURCES, stop_after=2)
     other = dataclasses.replace(SMALL, muon_lr=0.01)
