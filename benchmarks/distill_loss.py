@@ -1,9 +1,9 @@
-"""The distillation loss against torch's own pieces, on one thread: time, peak memory, whole steps.
+"""The distillation loss against torch's own pieces, on one thread: time and peak memory.
 
 Value and gradient of each divergence over 2048 positions and 49,152 tokens, timed in alternation
 with the same composed of log_softmax and kl_div; peak memory is what torch's allocator reports
-beyond the two logit tensors. Then steps of a 4M student under a 28M teacher, vocabulary 2048, with
-either loss. Prints a table; the last line is JSON.
+beyond the two logit tensors. Whole training steps are in distill_step.py. Prints a table; the last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from slmlab.distill import DIVERGENCES, distillation_loss
 from slmlab.measure import interleaved
-from slmlab.models import Decoder, ModelConfig
 
 TEMPERATURE, BETA = 2.0, 0.5
 Loss = Callable[[Tensor, Tensor, str], Tensor]
@@ -103,48 +102,6 @@ def loss_alone(positions: int, vocabulary: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def model(width: int, layers: int, wide: int) -> Decoder:
-    return Decoder(
-        ModelConfig(
-            model_type="llama",
-            vocab_size=2048,
-            hidden_size=width,
-            intermediate_size=wide,
-            num_hidden_layers=layers,
-            num_attention_heads=width // 64,
-            num_key_value_heads=max(1, width // 256),
-            head_dim=64,
-            max_position_embeddings=512,
-            tie_word_embeddings=True,
-        )
-    )
-
-
-def whole_steps(rows: int, time: int, repeats: int) -> dict[str, Any]:
-    """Teacher's pass, student's pass, loss, backward pass: forward KL."""
-    teacher, student = model(512, 9, 1536).eval(), model(256, 5, 704)
-    ids = torch.randint(2048, (rows, time))
-
-    def step(loss: Loss) -> None:
-        with torch.no_grad():
-            wanted = teacher(ids)
-        student.zero_grad(set_to_none=True)
-        loss(student(ids), wanted, "forward_kl").backward()
-
-    times = interleaved(lambda: step(plain), lambda: step(ours), repeats=repeats)
-    sizes = [sum(p.numel() for p in m.parameters()) for m in (teacher, student)]
-    return {
-        "teacher_parameters": sizes[0],
-        "student_parameters": sizes[1],
-        "rows": rows,
-        "time": time,
-        "plain_tokens_per_cpu_second": round(rows * time / min(times.a.process)),
-        "tokens_per_cpu_second": round(rows * time / min(times.b.process)),
-        "speedup": round(times.ratio, 3),
-        "n": times.n,
-    }
-
-
 def show(measured: dict[str, Any], console: Console) -> None:
     keys = (
         "plain_peak_mb",
@@ -161,7 +118,6 @@ def show(measured: dict[str, Any], console: Console) -> None:
     for name, row in measured["loss"]["divergences"].items():
         table.add_row(name, *(str(row[key]) for key in keys))
     console.print(table)
-    console.print("step", measured["step"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -175,7 +131,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "threads": torch.get_num_threads(),
         "temperature": TEMPERATURE,
         "loss": loss_alone(64, 4096, 1) if short else loss_alone(2048, 49152, 3),
-        "step": whole_steps(1, 32, 1) if short else whole_steps(8, 256, 5),
     }
     show(measured, Console(width=120))
     print(json.dumps(measured))

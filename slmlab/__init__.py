@@ -19,6 +19,7 @@ _ROOMS = (
     "data",
     "distill",
     "generation",
+    "grading",
     "kv",
     "lessons",
     "measure",

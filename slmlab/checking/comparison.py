@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from slmlab.checking.values import (
+from .values import (
     Opaque,
     as_array,
     count_numbers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import inspect
 import linecache
+import sys
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,7 +136,20 @@ def _is_own(filename: str, function: Callable[..., Any]) -> bool:
         return True
     if filename.startswith("<frozen"):
         return False
+    path = Path(filename)
+    return not any(path.is_relative_to(root) for root in _installed())
+
+
+def _installed() -> set[str]:
+    """The folders whose code is nobody's answer.
+
+    sysconfig does not know of packages that stand elsewhere, as they do for a user's own site, on
+    Colab and in a grader's sandbox, so the folders that hold numpy and torch are asked as well.
+    """
     roots = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     roots.add(str(Path(__file__).resolve().parent.parent))
-    path = Path(filename)
-    return not any(path.is_relative_to(root) for root in roots if root)
+    for name in ("numpy", "torch"):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if isinstance(file, str):
+            roots.add(str(Path(file).parent.parent))
+    return {root for root in roots if root}

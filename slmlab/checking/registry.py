@@ -21,7 +21,16 @@ _loaded: dict[str, tuple[Exercise, ...]] = {}
 
 
 # Entry points carry no order. Other people's topics follow the workbook's, by name.
-LESSON_ORDER = ("start", "anatomy", "quantization", "calibration", "kv", "paging", "speculative")
+LESSON_ORDER = (
+    "start",
+    "anatomy",
+    "quantization",
+    "calibration",
+    "kv",
+    "paging",
+    "speculative",
+    "distillation",
+)
 
 
 def topics() -> tuple[str, ...]:

@@ -1,37 +1,36 @@
 """Runs one implementation on cases, and judges what came out.
 
-The two halves stand apart on purpose: execute() needs the function, judge() only its outputs, so a
-grader may execute in a sandbox and judge on the trusted side.
+The two halves stand apart on purpose: execute() (in execution.py) needs the function, judge() only
+its outputs, so a grader executes in a sandbox and judges on the trusted side.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slmlab.checking.comparison import RETURNED_NONE, Exact, none_sentence
-from slmlab.checking.failure import Failure, describe, is_unattempted, signature_failure
-from slmlab.checking.spec import Case, Exercise
-from slmlab.checking.values import Opaque, plain
+from slmlab.checking.comparison import RETURNED_NONE, none_sentence
+from slmlab.checking.execution import MAX_PRINTED, Case, Execution, execute
+from slmlab.checking.spec import Exercise
+
+__all__ = [
+    "MAX_PRINTED",
+    "OUTCOMES",
+    "Case",
+    "CaseResult",
+    "Execution",
+    "Outcome",
+    "Run",
+    "execute",
+    "expected",
+    "judge",
+    "make_cases",
+    "run",
+]
 
 Outcome = Literal["unattempted", "error", "wrong", "passed"]
 OUTCOMES: tuple[Outcome, ...] = ("unattempted", "error", "wrong", "passed")  # worst to best
-MAX_PRINTED = 2000
-
-
-@dataclass(frozen=True)
-class Execution:
-    """What one call did: a plain output, or a failure, or nothing attempted."""
-
-    output: Any = None
-    failure: Failure | None = None
-    unattempted: bool = False
-    changed: tuple[str, ...] = ()  # names of arguments that were edited in place
-    printed: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,19 +77,6 @@ class Run:
         return tuple(result for result in self.results if result.outcome != "passed")
 
 
-class _BoundedText(io.StringIO):
-    """Keeps the first MAX_PRINTED characters, so that an endless print costs no memory."""
-
-    def write(self, text: str, /) -> int:
-        room = MAX_PRINTED - self.tell()
-        if room > 0:
-            super().write(text[:room])
-        return len(text)
-
-    def close(self) -> None:
-        """Stays open: what the learner's code closes, the check still reads."""
-
-
 def make_cases(exercise: Exercise, seed: int) -> tuple[Case, ...]:
     """The exercise's cases for one seed.
 
@@ -100,48 +86,6 @@ def make_cases(exercise: Exercise, seed: int) -> tuple[Case, ...]:
     if not cases:
         raise ValueError(f"Exercise {exercise.id!r}: cases({seed}) is empty; give at least one.")
     return cases
-
-
-def execute(implementation: Callable[..., Any], cases: Sequence[Case]) -> tuple[Execution, ...]:
-    """Calls the implementation once per case, each time with its own deep copy of the inputs."""
-    return tuple(_execute_one(implementation, case) for case in cases)
-
-
-def _execute_one(implementation: Callable[..., Any], case: Case) -> Execution:
-    bad_signature = signature_failure(implementation, case.arguments)
-    if bad_signature is not None:
-        return Execution(failure=bad_signature)
-    arguments = copy.deepcopy(case.arguments)
-    printed = _BoundedText()
-    output: Any = None
-    failure: Failure | None = None
-    try:
-        with contextlib.redirect_stdout(printed):
-            output = implementation(**arguments)
-        output = plain(output)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        # SystemExit, GeneratorExit and asyncio's CancelledError are no Exception.
-        if is_unattempted(error, implementation):
-            return Execution(unattempted=True, printed=printed.getvalue())
-        failure = describe(error, implementation)
-    return Execution(
-        output=output if failure is None else None,
-        failure=failure,
-        changed=_changed(case.arguments, arguments),
-        printed=printed.getvalue(),
-    )
-
-
-def _changed(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
-    rule = Exact()
-    pairs = ((name, plain(value), plain(after[name])) for name, value in before.items())
-    return tuple(
-        name
-        for name, old, new in pairs
-        if (found := rule.difference(old, new)) is not None and not isinstance(found.wanted, Opaque)
-    )
 
 
 def expected(exercise: Exercise, cases: Sequence[Case]) -> tuple[Any, ...]:

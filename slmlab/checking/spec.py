@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slmlab.checking.comparison import Close, Comparison, Exact, Invariant
+from slmlab.checking.execution import Case
 
 __all__ = ["Case", "Close", "Comparison", "Exact", "Exercise", "Invariant", "Mistake"]
 
@@ -40,20 +41,6 @@ class Mistake:
     def implementations(self) -> tuple[Callable[..., Any], ...]:
         """All of them, the plain one first."""
         return (self.implementation, *self.variants)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One call: keyword arguments of plain data, torch tensors or numpy arrays."""
-
-    arguments: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.arguments, dict):
-            raise TypeError("Case(arguments): pass a dict of keyword arguments.")
-        for name in self.arguments:
-            if not (isinstance(name, str) and name.isidentifier()):
-                raise ValueError(f"Case(arguments): {name!r} is not a parameter name.")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from slmlab.cli import grading, packs
 from slmlab.cli.failures import OneSentenceGroup
 
 app = typer.Typer(
@@ -320,3 +321,7 @@ def version() -> None:
     from slmlab import __version__
 
     typer.echo(f"slmlab {__version__}")
+
+
+grading.register(app)
+packs.register(app)

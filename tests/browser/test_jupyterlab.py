@@ -52,6 +52,7 @@ LESSONS: dict[str, list[str]] = {
     ],
     "05_paged_serving": ["pool (blocks)", "forward pass"],
     "06_speculative_decoding": ["text", "draft length (tokens)", "round"],
+    "07_distillation": ["prompt", "divergence", "temperature T"],
 }
 THEMES = {"JupyterLab Light": "light", "JupyterLab Dark": "dark"}
 EXERCISE, MISTAKE = "start.softmax", "temperature multiplied"

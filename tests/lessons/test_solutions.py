@@ -26,6 +26,7 @@ TOPICS = {
     "kv": "04_kv_cache",
     "paging": "05_paged_serving",
     "speculative": "06_speculative_decoding",
+    "distillation": "07_distillation",
 }
 IDS = [exercise.id for topic in TOPICS for exercise in exercises(topic)]
 SEEDS = range(5)
@@ -97,6 +98,7 @@ ON_PAPER = (
     "kv.context_fits",
     "paging.requests_that_fit",
     "speculative.speedup",
+    "distillation.stored_logits",
 )
 
 

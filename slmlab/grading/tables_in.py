@@ -1,0 +1,73 @@
+"""The small tables that an instructor writes: overrides.csv and time multipliers.
+
+A spreadsheet saves them with a byte order mark or semicolons, and both are read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+MAX_BYTES = 4 * 2**20
+
+
+def rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, row) of every row that is not empty.
+
+    Raises ValueError naming the file, the line and the mend where a column is missing, a row is too
+    long, or the file is no text.
+    """
+    try:
+        data = path.read_bytes()[: MAX_BYTES + 1]
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8: save it as CSV UTF-8.") from None
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_BYTES // 2**20} MiB: is it the right file?")
+    first = text.split("\n", 1)[0]
+    separator = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    header: list[str] | None = None
+    for cells in reader:
+        cells = [cell.strip() for cell in cells]
+        if not any(cells):
+            continue
+        if header is None:
+            header = [cell.lower() for cell in cells]
+            missing = [name for name in columns if name not in header]
+            if missing:
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: the column {missing[0]!r} is missing; the "
+                    f"first line must be {','.join(columns)}."
+                )
+            continue
+        if len(cells) > len(header):
+            raise ValueError(
+                f"{path}, line {reader.line_num}: {len(cells)} values for {len(header)} columns; "
+                "put a text that holds a comma into quotes."
+            )
+        found = dict.fromkeys(columns, "") | dict(zip(header, cells))
+        yield reader.line_num, {name: found[name] for name in columns}
+
+
+def number(path: Path, line: int, name: str, text: str) -> float:
+    """A finite number of a row; ValueError naming the place."""
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{path}, line {line}: {name} is {text!r}; write a number.")
+    return value
+
+
+def bare(name: str) -> str:
+    """A student's name as it was before grades.csv guarded it against formulas."""
+    return name[1:] if name[:1] == "'" and name[1:2] in FORMULA_STARTS else name
+
+
+# What a spreadsheet may take for the start of a formula, with the full-width forms.
+FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
