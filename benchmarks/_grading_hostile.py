@@ -95,9 +95,7 @@ HOSTILE = {
     "imports_the_reference": Hostile(
         (_cell("from slmlab.quant.packing import pack_codes\nreturn pack_codes(codes, 4)"),)
     ),
-    "graded_cell_twice": Hostile(
-        (_cell(_ZEROS), _cell(_RIGHT)), passes=True, repeats_tests=True
-    ),
+    "graded_cell_twice": Hostile((_cell(_ZEROS), _cell(_RIGHT)), passes=True, repeats_tests=True),
     "not_a_number": Hostile((_cell("return torch.full(codes.shape, math.nan)"),)),
     "sys_exit": Hostile((_cell("sys.exit(0)"),)),
     "os_exit": Hostile((_cell("import os; os._exit(0)"),), stops=True, ends_the_run=True),

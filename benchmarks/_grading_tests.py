@@ -10,7 +10,7 @@ import torch
 from slmlab.checking import Close, Exercise, Invariant, make_cases
 from slmlab.checking.runner import expected
 
-SAME = '''
+SAME = """
 def same(yours, wanted, rtol, atol):
     if wanted is None or yours is None:
         return wanted is yours
@@ -22,7 +22,7 @@ def same(yours, wanted, rtol, atol):
         return (isinstance(yours, (list, tuple)) and len(yours) == len(wanted)
                 and all(same(y, w, rtol, atol) for y, w in zip(yours, wanted)))
     return math.isclose(yours, wanted, rel_tol=rtol, abs_tol=atol)
-'''.strip()
+""".strip()
 
 
 def literal(value: Any) -> str:

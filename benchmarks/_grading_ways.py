@@ -83,8 +83,8 @@ class Way:
         """Writes the submissions and what is needed to grade them."""
         raise NotImplementedError
 
-    def run(self, folder: Path, seconds: float = 3600) -> None:
-        """Grades all that prepare() wrote there; may be called again."""
+    def run(self, folder: Path, seconds: float = 3600, only: str | None = None) -> None:
+        """Grades all that prepare() wrote there, or one student; may be called again."""
         raise NotImplementedError
 
     def scores(self, folder: Path) -> Scores:
@@ -107,9 +107,14 @@ class Slmlab(Way):
             place.mkdir(parents=True)
             (place / "02_quantization.ipynb").write_text(notebook_of(one.cells), encoding="utf-8")
 
-    def run(self, folder: Path, seconds: float = 3600) -> None:
+    def run(self, folder: Path, seconds: float = 3600, only: str | None = None) -> None:
         shutil.rmtree(folder / "out", ignore_errors=True)
-        command = [sys.executable, "-m", "slmlab.cli", "grade", "submissions", "--out", "out"]
+        given = "submissions"
+        if only is not None:
+            given = "one"
+            shutil.rmtree(folder / given, ignore_errors=True)
+            shutil.copytree(folder / "submissions" / only, folder / given / only)
+        command = [sys.executable, "-m", "slmlab.cli", "grade", given, "--out", "out"]
         command += ["--exercises", ",".join(item.id for item in self.exercises)]
         command += ["--seed", str(self.seed), "--jobs", "1"]
         said = call([*command, "--cell-seconds", str(self.cell_seconds)], folder, seconds)
@@ -156,9 +161,9 @@ class Nbgrader(Way):
             place = folder / "submitted" / one.name / ASSIGNMENT
             self._write(place, one.cells, blank=False, repeats=one.repeats_tests)
 
-    def run(self, folder: Path, seconds: float = 3600) -> None:
+    def run(self, folder: Path, seconds: float = 3600, only: str | None = None) -> None:
         command = [sys.executable, "-m", "nbgrader", "autograde", ASSIGNMENT, "--force"]
-        call(command, folder, seconds)
+        call([*command, *([f"--student={only}"] if only else [])], folder, seconds)
 
     def scores(self, folder: Path) -> Scores:
         from nbgrader.api import Gradebook, MissingEntry
@@ -262,8 +267,8 @@ class Otter(Way):
             text = notebook_of([bare(cell) for cell in one.cells])
             (place / "02.ipynb").write_text(text, encoding="utf-8")
 
-    def run(self, folder: Path, seconds: float = 3600) -> None:
-        for place in sorted((folder / "submitted").iterdir()):
+    def run(self, folder: Path, seconds: float = 3600, only: str | None = None) -> None:
+        for place in sorted((folder / "submitted").glob(only or "*")):
             (place / "results.json").unlink(missing_ok=True)
             command = [self.python, "-m", "otter", "run", "-a", str(folder / "autograder.zip")]
             call([*command, "-o", str(place), "--no-logo", "02.ipynb"], place, seconds)
