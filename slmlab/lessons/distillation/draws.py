@@ -7,6 +7,7 @@ import random
 import torch
 from torch import Tensor
 
+from slmlab.checking import Case
 from slmlab.distill import distillation_loss
 
 
@@ -30,3 +31,23 @@ def pair(
         )
         if forward > 0.05 and abs(reverse / forward - 1) > 0.05:
             return student, teacher
+
+
+def loss_cases(seed: int) -> list[Case]:
+    """One position at temperature 1; above; below; several positions; a larger vocabulary."""
+    draw = random.Random(seed)
+
+    def case(positions: int, size: int, temperature: float) -> Case:
+        student, teacher = pair(draw, positions, size, temperature)
+        return Case(
+            {"student_logits": student, "teacher_logits": teacher, "temperature": temperature}
+        )
+
+    return [
+        case(1, 2, 1.0),
+        case(1, 2, 2.0),
+        case(1, 3, 0.5),
+        case(2, 3, 1.0),
+        case(3, 2, 3.0),
+        case(5, 8, draw.choice((1.5, 2.0, 4.0))),
+    ]

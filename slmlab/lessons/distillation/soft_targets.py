@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 from torch import Tensor
 
-from slmlab.checking import Case, Close, Exercise, Mistake
+from slmlab.checking import Close, Exercise, Mistake
 from slmlab.distill import distillation_loss
-from slmlab.lessons.distillation.draws import pair
-
-
-def cases(seed: int) -> list[Case]:
-    """One position at temperature 1; above; below; several positions; a larger vocabulary."""
-    draw = random.Random(seed)
-
-    def case(positions: int, size: int, temperature: float) -> Case:
-        student, teacher = pair(draw, positions, size, temperature)
-        return Case(
-            {"student_logits": student, "teacher_logits": teacher, "temperature": temperature}
-        )
-
-    return [
-        case(1, 2, 1.0),
-        case(1, 2, 2.0),
-        case(1, 3, 0.5),
-        case(2, 3, 1.0),
-        case(3, 2, 3.0),
-        case(5, 8, draw.choice((1.5, 2.0, 4.0))),
-    ]
+from slmlab.lessons.distillation.draws import loss_cases
 
 
 def reference(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -87,7 +66,7 @@ SOFT_TARGETS = Exercise(
     points=3,
     minutes=8,
     difficulty=1,
-    cases=cases,
+    cases=loss_cases,
     reference=reference,
     mistakes=(
         Mistake(
