@@ -42,7 +42,7 @@ def literal(value: Any) -> str:
     raise TypeError(f"literal(value): a {type(value).__name__} has no text here.")
 
 
-def test_lines(exercise: Exercise, function: str, seed: int) -> str:
+def asserts_of(exercise: Exercise, function: str, seed: int) -> str:
     """Asserts for every case of the seed, with what they need before them."""
     cases = make_cases(exercise, seed)
     # A peer has no invariants: the reference's answer is wanted, as close as the spec's own match.

@@ -6,6 +6,7 @@ grades it in a process of its own, scores() reads what came out.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from benchmarks._grading_class import (
     lesson_cells,
     notebook_of,
 )
-from benchmarks._grading_tests import test_lines
+from benchmarks._grading_tests import asserts_of
 from slmlab.checking import Exercise, registry
 
 ASSIGNMENT = "hw"
@@ -59,10 +60,8 @@ def call(command: list[str], folder: Path, seconds: float) -> str:
     except subprocess.TimeoutExpired:
         raise Stopped(f"it did not end within {seconds:g} s") from None
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
     if process.returncode not in (0, 1):
         raise RuntimeError(f"{command[:4]} ended with {process.returncode}: {said[-500:]}")
@@ -201,7 +200,7 @@ class Nbgrader(Way):
                 exercise = next(item for item in self.exercises if item.id == name)
                 for _ in range(2 if repeats else 1):
                     metadata[len(sources)] = {"nbgrader": _fields(name, points=exercise.points)}
-                    sources.append(test_lines(exercise, function_of(_solved(name)), self.seed))
+                    sources.append(asserts_of(exercise, function_of(_solved(name)), self.seed))
         place.mkdir(parents=True)
         (place / "02.ipynb").write_text(notebook_of(sources, metadata), encoding="utf-8")
 
@@ -248,7 +247,7 @@ class Otter(Way):
         tests.mkdir(parents=True)
         for exercise in self.exercises:
             function = function_of(_solved(exercise.id))
-            body = test_lines(exercise, function, self.seed).replace("\n", "\n    ")
+            body = asserts_of(exercise, function, self.seed).replace("\n", "\n    ")
             lines = [
                 "from otter.test_files import test_case",
                 "OK_FORMAT = False",

@@ -7,6 +7,7 @@ import time
 from typing import Any, Protocol
 
 from slmlab.checking import Case, Exercise, make_cases
+from slmlab.checking.runner import expected
 from slmlab.grading.audit import cell_records, timings, versions
 from slmlab.grading.bounds import bounded_sentence
 from slmlab.grading.choose import specs
@@ -41,7 +42,8 @@ class Sandbox(Protocol):
 
 
 class Grader:
-    """Grades submissions one after another with one sandbox; cases are made once for all of them.
+    """Grades submissions one after another with one sandbox; cases and the reference's answers are
+    made once for all of them.
 
     Raises ValueError where an exercise of the plan is not registered or has no cases.
     """
@@ -53,6 +55,7 @@ class Grader:
         self.cases: dict[str, tuple[Case, ...]] = {
             item.id: make_cases(item, plan.seed) for item in self.exercises
         }
+        self.answers: dict[str, tuple[Any, ...]] = {}
 
     def grade(self, submission: Submission) -> Grade:
         """The grade; status "error" where this side failed, with the reason.
@@ -94,12 +97,14 @@ class Grader:
         return summed(submission, tuple(item.grade for item in judged), status, reason, audit)
 
     def _judged(self, exercise: Exercise, evidence: Evidence, elsewhere: bool) -> Judged:
+        cases = self.cases[exercise.id]
         try:
-            return judge_exercise(exercise, self.cases[exercise.id], evidence, elsewhere)
+            if exercise.id not in self.answers:
+                self.answers[exercise.id] = expected(exercise, cases)
+            return judge_exercise(exercise, cases, evidence, elsewhere, self.answers[exercise.id])
         except Exception as error:
             # The other exercises of this submission are judged all the same.
-            total = len(self.cases[exercise.id])
-            grade = ungraded(exercise, total, "error", own_failure(error), (JUDGING_FAILED,))
+            grade = ungraded(exercise, len(cases), "error", own_failure(error), (JUDGING_FAILED,))
             return Judged(grade)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slmlab.checking import Case, Exercise, Run, diagnose, judge
-from slmlab.checking.runner import OUTCOMES
+from slmlab.checking.runner import OUTCOMES, expected
 from slmlab.grading.bounds import TooMuchWork, bounded, bounded_sentence, limited
 from slmlab.grading.collect.named import ids_named
 from slmlab.grading.records import Answered, Cell, CellRun, ExerciseGrade, GradeOutcome, Transcript
@@ -78,11 +78,16 @@ class Evidence:
 
 
 def judge_exercise(
-    exercise: Exercise, cases: Sequence[Case], evidence: Evidence, moved: bool = False
+    exercise: Exercise,
+    cases: Sequence[Case],
+    evidence: Evidence,
+    moved: bool = False,
+    answers: Sequence[Any] | None = None,
 ) -> Judged:
     """The grade of one exercise from the outputs of all its definitions; the best one counts.
 
-    cases: those whose inputs the sandbox was given. What takes longer than JUDGING_SECONDS to
+    cases: those whose inputs the sandbox was given; answers: the reference's, where they are known
+    already. What takes longer than JUDGING_SECONDS to
     compare is not right, and the sentence says so; whatever else goes wrong here is the grader's
     own failure and raises.
     """
@@ -92,7 +97,8 @@ def judge_exercise(
         return Judged(_absent(exercise, len(cases), evidence))
     try:
         with limited(JUDGING_SECONDS, JUDGING_MB):
-            return _best(exercise, cases, definitions[-MAX_DEFINITIONS:], evidence, flags)
+            wanted = expected(exercise, cases) if answers is None else answers
+            return _best(exercise, cases, wanted, definitions[-MAX_DEFINITIONS:], evidence, flags)
     except (TooMuchWork, MemoryError) as error:
         why = "memory" if isinstance(error, MemoryError) else f"{JUDGING_SECONDS:g} s"
         sentence = f"Your answer could not be compared within the grader's limit of {why}."
@@ -102,11 +108,12 @@ def judge_exercise(
 def _best(
     exercise: Exercise,
     cases: Sequence[Case],
+    wanted: Sequence[Any],
     definitions: tuple[Answered, ...],
     evidence: Evidence,
     flags: tuple[str, ...],
 ) -> Judged:
-    tried = [_try(exercise, cases, answered) for answered in definitions]
+    tried = [_try(exercise, cases, wanted, answered) for answered in definitions]
     # Among equals the last one: it is what the learner wrote last.
     best = max(enumerate(tried), key=lambda pair: (pair[1].rank, pair[0]))[1]
     run = best.run
@@ -129,13 +136,16 @@ def _best(
     )
 
 
-def _try(exercise: Exercise, cases: Sequence[Case], answered: Answered) -> _Tried:
+def _try(
+    exercise: Exercise, cases: Sequence[Case], wanted: Sequence[Any], answered: Answered
+) -> _Tried:
     returned = [
         bounded(execution, tuple(case.arguments))
         for case, execution in zip(cases, answered.executions)
     ]
-    run = judge(exercise, cases[: len(returned)], returned) if returned else None
-    return _Tried(answered, run, len(cases) - len(returned))
+    count = len(returned)
+    run = judge(exercise, cases[:count], returned, wanted[:count]) if count else None
+    return _Tried(answered, run, len(cases) - count)
 
 
 def _notes(run: Run) -> tuple[str, ...]:

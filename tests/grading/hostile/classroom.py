@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -83,7 +84,7 @@ class Host:
 
     def listen(self, stack: contextlib.ExitStack) -> None:
         """Opens the sockets that a submission must not reach."""
-        kinds = {
+        kinds: dict[str, tuple[int, int, Any]] = {
             "tcp": (socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
             "udp": (socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
             "abstract": (socket.AF_UNIX, socket.SOCK_STREAM, "\0" + self.marker),
@@ -192,10 +193,10 @@ def grade_class(
         for name, value in limits.to_json().items():
             command += [f"--{name.replace('_', '-')}", str(value)]
         if hurry < 1:
-            table = host.folder / "multipliers.csv"
+            factors = host.folder / "multipliers.csv"
             rows = [f"{attack.name},{hurry}" for attack in attacks.values() if attack.hurried]
-            table.write_text("\n".join(["student,multiplier", *rows]), encoding="utf-8")
-            command += ["--time-multiplier", str(table)]
+            factors.write_text("\n".join(["student,multiplier", *rows]), encoding="utf-8")
+            command += ["--time-multiplier", str(factors)]
         start = time.monotonic()
         done = subprocess.run(
             command,

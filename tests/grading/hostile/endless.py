@@ -1,6 +1,16 @@
 """Code that does not end by itself."""
 
-from tests.grading.hostile.attack import CASES, code, honest, hostile, target
+from tests.grading.hostile.attack import (
+    AFTER,
+    BEFORE,
+    CASES,
+    HEAD,
+    code,
+    honest,
+    hostile,
+    solved,
+    target,
+)
 
 KEEPS_AROUND = (1, 0, 1)
 
@@ -63,8 +73,6 @@ def stubborn_cells():
     """Many cells that have to be killed: the time of the whole submission ends it. What was
     answered before counts, what would come after was never reached."""
     stubborn = "import itertools\nmax(itertools.repeat(0))"
-    from tests.grading.hostile.attack import AFTER, BEFORE, HEAD, solved
-
     return [HEAD, solved(BEFORE), *[stubborn] * 30, honest(), solved(AFTER)]
 
 

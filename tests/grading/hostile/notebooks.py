@@ -168,7 +168,7 @@ def surrogates_that_are_made():
 
 
 @hostile((1, 1, 1))
-def ten_thousand_lines():
+def hundred_thousand_lines():
     """A cell of 100,000 lines, which takes the compiler a while."""
     return honest(last="pass\n" * 100_000)
 

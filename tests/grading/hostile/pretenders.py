@@ -1,6 +1,16 @@
 """Objects that pretend to be a right answer. Outputs come back as plain data, so none gains."""
 
-from tests.grading.hostile.attack import BEFORE, PACK, code, hostile, target
+from tests.grading.hostile.attack import (
+    AFTER,
+    BEFORE,
+    HEAD,
+    PACK,
+    TARGET,
+    code,
+    hostile,
+    solved,
+    target,
+)
 
 NOTHING = (1, 0, 1)
 
@@ -120,8 +130,6 @@ def not_a_number():
         def absmax_int8(w):
             return torch.zeros(w.shape, dtype=torch.int8), torch.full((len(w),), math.nan)
     """)
-    from tests.grading.hostile.attack import AFTER, HEAD, TARGET, solved
-
     return [HEAD, nan, solved(TARGET), solved(AFTER)]
 
 
@@ -133,8 +141,6 @@ def infinity_and_empty():
         def absmax_int8(w):
             return torch.zeros(0, dtype=torch.int8), torch.full((len(w),), math.inf)
     """)
-    from tests.grading.hostile.attack import AFTER, HEAD, TARGET, solved
-
     return [HEAD, empty, solved(TARGET), solved(AFTER)]
 
 

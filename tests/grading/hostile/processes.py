@@ -1,6 +1,17 @@
 """Ends of processes, and new ones."""
 
-from tests.grading.hostile.attack import CASES, PACK, code, honest, hostile, target
+from tests.grading.hostile.attack import (
+    AFTER,
+    BEFORE,
+    CASES,
+    HEAD,
+    PACK,
+    code,
+    honest,
+    hostile,
+    solved,
+    target,
+)
 
 
 @hostile((1, 0, 1), says="SystemExit")
@@ -99,8 +110,6 @@ def thread_bomb():
 @hostile((1, 0, 0), reason="CPU|in all", hurried=True)
 def children_that_burn_time():
     """Children that compute for ever, while their parent waits in one slow cell after the other."""
-    from tests.grading.hostile.attack import AFTER, BEFORE, HEAD, solved
-
     burn = code("""
         import os, time
         for _ in range(8):

@@ -16,6 +16,7 @@ from slmlab.grading.sandbox import SandboxUnavailable, open_sandbox
 from tests.grading.hostile import (  # noqa: F401 - each registers its submissions
     channel,
     endless,
+    escaping,
     looking,
     memory,
     notebooks,
