@@ -6,11 +6,9 @@ grades it in a process of its own, scores() reads what came out.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,45 +25,12 @@ from benchmarks._grading_class import (
     lesson_cells,
     notebook_of,
 )
+from benchmarks._grading_process import call
 from benchmarks._grading_tests import asserts_of
 from slmlab.checking import Exercise, registry
 
 ASSIGNMENT = "hw"
 Scores = dict[str, dict[str, bool]]
-
-
-class Stopped(RuntimeError):
-    """A grader did not come to an end within its time."""
-
-
-def call(command: list[str], folder: Path, seconds: float) -> str:
-    """What the command wrote. Everything that it started is ended with it.
-
-    Raises Stopped after `seconds`, RuntimeError where it ends with another status than 0 or 1 or
-    by a signal.
-    """
-    # nbgrader starts alembic by its name.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": path},
-        start_new_session=True,
-    )
-    try:
-        said, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise Stopped(f"it did not end within {seconds:g} s") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    if process.returncode not in (0, 1):
-        raise RuntimeError(f"{command[:4]} ended with {process.returncode}: {said[-500:]}")
-    return said
 
 
 class Way:

@@ -368,12 +368,13 @@ learning_curves(
 # %% [markdown]
 # Each student now sits near its teacher. A label says "this token, and nothing else", and a step towards
 # that is not always a step towards the teacher. Perplexity, what labels ask for, is printed above the plot:
-# judge both. One short run of one seed proves little, though, and logits had a teacher to pay for.
+# judge both. One short run of one seed proves little, though. Both had one learning rate, which may suit
+# one of them better. And logits had a teacher to pay for.
 #
 # ## Equal tokens, equal time
 #
-# So it was run for you at length: five methods from one start, five seeds, on documentation, code and
-# grammar; once with equal tokens, once with equal CPU-time. **top-k** keeps some logits and the rest.
+# So it was run for you at length: five methods from one start, each at a rate chosen for it, five seeds, on
+# documentation, code and grammar; once with equal tokens, once with equal CPU-time. **top-k** keeps some logits and the rest.
 # **Teacher's text** are hard labels of what the teacher writes (Kim and Rush 2016,
 # [arXiv:1606.07947](https://arxiv.org/abs/1606.07947)). **On-policy** lets the student write and the
 # teacher judge it ([which predictions count](exercise:distillation.on_policy)). **Acceptance** is lesson
@@ -384,7 +385,6 @@ learning_curves(
 from slmlab.widgets.distillation_study import (
     HOW_TO_MAKE_IT,
     load_study,
-    lora_text,
     study_plot,
     study_text,
 )
@@ -405,6 +405,8 @@ study_plot(study) if study else print("no plot without the study")
 # beside frozen ones. Side by side on tool calls that tiny has never seen:
 
 # %% tags=["nbval-ignore-output"]
+from slmlab.widgets.distillation_lora import lora_text
+
 print(lora_text() or "no results/lora_domain.json here: python -m authoring.prove lora_domain")
 
 # %% [markdown]

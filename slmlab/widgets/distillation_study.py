@@ -11,7 +11,7 @@ from slmlab.measure import load_result
 from slmlab.widgets.card import PIXELS_PER_POINT_SIZE, CardFigure
 from slmlab.widgets.plot_style import INK, SERIES, lesson_style
 
-BENCHMARK, LORA = "distillation_study", "lora_domain"
+BENCHMARK = "distillation_study"
 HOW_TO_MAKE_IT = (
     "There is no results/distillation_study.json here. In a checkout of slmlab, run\n"
     "    make prove\n"
@@ -44,17 +44,23 @@ def load_study(folder: str | Path | None = None) -> dict[str, Any] | None:
     record = load_result(BENCHMARK, folder)
     if record is None:
         return None
-    return _whole(
-        BENCHMARK,
-        lambda: {
-            **{
-                key: record["measured"][key]
-                for key in ("teacher", "start", "runs", "summary", "draft")
-            },
-            "machine": record["machine"]["cpu"],
-            "commit": str(record["commit"]),
-        },
-    )
+    return whole(BENCHMARK, lambda: _read(record))
+
+
+def _read(record: dict[str, Any]) -> dict[str, Any]:
+    measured = record["measured"]
+    found = {key: measured[key] for key in ("teacher", "start", "runs", "draft")}
+    summary = {
+        budget: {method: measured["summary"][budget][method] for method in NAMES}
+        for budget in BUDGETS
+    }
+    return {
+        **found,
+        "summary": summary,
+        "rates": {m: r["learning_rate"] for m, r in measured["recipes"].items()},
+        "machine": record["machine"]["cpu"],
+        "commit": str(record["commit"]),
+    }
 
 
 def best(summary: Mapping[str, Any], metric: str) -> list[str]:
@@ -82,7 +88,7 @@ def study_text(study: Mapping[str, Any]) -> str:
 
     Raises ValueError for a study that lacks a figure.
     """
-    return _whole(BENCHMARK, lambda: _study_text(study))
+    return whole(BENCHMARK, lambda: _study_text(study))
 
 
 def _study_text(study: Mapping[str, Any]) -> str:
@@ -103,7 +109,10 @@ def _study_text(study: Mapping[str, Any]) -> str:
                 + "  ".join(f"{cell:>16}" for cell in cells)
                 + f" {costs}"
             )
-    return "\n".join([*lines, "", *_sentences(study)])
+    rates = ", ".join(f"{NAMES[method]} {study['rates'][method]:g}" for method in NAMES)
+    lines += ["", f"Peak learning rate, chosen for each on other runs: {rates}."]
+    ending = f"One thread of {study['machine']}; commit {study['commit'][:7]}."
+    return "\n".join([*lines, *_sentences(study), ending])
 
 
 def _cell(mean: float, sd: float | None, metric: str) -> str:
@@ -182,7 +191,7 @@ def study_plot(study: Mapping[str, Any]) -> CardFigure:
 
     Raises ValueError for a study that lacks a figure.
     """
-    return _whole(BENCHMARK, lambda: _study_plot(study))
+    return whole(BENCHMARK, lambda: _study_plot(study))
 
 
 def _study_plot(study: Mapping[str, Any]) -> CardFigure:
@@ -245,54 +254,7 @@ def _study_plot(study: Mapping[str, Any]) -> CardFigure:
     return figure
 
 
-_WAYS = {
-    "tiny": "tiny as it is",
-    "lora": "LoRA",
-    "full": "all weights",
-    "student": "2-layer student",
-}
-_LORA_COLUMNS = {
-    "domain_accuracy": ("its calls", "{:.0%}"),
-    "outside_accuracy": ("tiny's calls", "{:.0%}"),
-    "domain_bits_per_byte": ("its bits/byte", "{:.3f}"),
-    "outside_bits_per_byte": ("prose bits/byte", "{:.3f}"),
-    "trained_parameters": ("trained", "{:,.0f}"),
-    "cpu_seconds": ("CPU-s", "{:.0f}"),
-    "decode_over_tiny": ("decode/tiny", "{:.2f}"),
-}
-
-
-def lora_text(folder: str | Path | None = None) -> str | None:
-    """Four ways to one domain, one line each: means over the seeds; None where it was not run.
-
-    folder: as in `load_study`. Raises ValueError for a file that is damaged.
-    """
-    record = load_result(LORA, folder)
-    return None if record is None else _whole(LORA, lambda: _lora_text(record))
-
-
-def _lora_text(record: dict[str, Any]) -> str:
-    measured = record["measured"]
-    ways = {way: found["summary"] for way, found in measured["ways"].items()}
-    lines = [f"{'':16}" + "".join(f"{name:>16}" for name, _ in _LORA_COLUMNS.values())]
-    for way, found in ways.items():
-        cells = (form.format(found[key]["mean"]) for key, (_, form) in _LORA_COLUMNS.items())
-        lines.append(f"{_WAYS.get(way, way):16}" + "".join(f"{cell:>16}" for cell in cells))
-    seeds = max(found["domain_accuracy"]["n"] for found in ways.values())
-    tuned = {way: found for way, found in ways.items() if way != "tiny"}
-    right = max(tuned, key=lambda way: tuned[way]["domain_accuracy"]["mean"])
-    kept = max(tuned, key=lambda way: tuned[way]["outside_accuracy"]["mean"])
-    lean = min(tuned, key=lambda way: tuned[way]["trained_parameters"]["mean"])
-    quick = min(tuned, key=lambda way: tuned[way]["decode_over_tiny"]["mean"])
-    lines += [
-        f"Means of up to {seeds} seeds; domain: {measured['domain']}. Of the three trained ways,",
-        f"{_WAYS.get(right, right)} answers most of its commands, {_WAYS.get(kept, kept)} keeps most of tiny's own,",
-        f"{_WAYS.get(lean, lean)} trains the fewest parameters, {_WAYS.get(quick, quick)} decodes fastest.",
-    ]
-    return "\n".join(lines)
-
-
-def _whole(name: str, make: Callable[[], Any]) -> Any:
+def whole(name: str, make: Callable[[], Any]) -> Any:
     """What ``make`` returns; ValueError that names the mend where the file lacks something."""
     try:
         return make()

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from slmlab.widgets.distillation_lora import lora_text
 from slmlab.widgets.distillation_study import (
     NAMES,
     best,
     load_study,
-    lora_text,
     study_plot,
     study_text,
 )
@@ -58,7 +58,9 @@ def measured() -> dict[str, Any]:
         "teacher": {"kl": 0.0, "perplexity": 19.0, "tool_calls": 0.9},
         "start": start,
         "runs": runs,
-        "summary": summary,
+        # A stored record has its keys in alphabetical order.
+        "summary": {b: dict(sorted(found.items())) for b, found in summary.items()},
+        "recipes": {method: {"learning_rate": 3e-4} for method in ENDS},
         "draft": {
             "before": {"documentation": rate, "kl": 0.3},
             "summary": {
@@ -96,6 +98,8 @@ def test_the_study_is_read_where_it_was_run(tmp_path: Path, measured: dict[str, 
     assert "equal tokens: logits, top-k logits, on-policy, teacher's text, hard labels." in text
     assert "Paying for time changes the order." in text
     assert "81,920" in text and "0.0520 \u00b10.0016" in text
+    assert list(study["summary"]["cpu"]) == list(NAMES) and "on-policy 0.0003." in text
+    assert text.endswith("One thread of a CPU; commit 0123456.")
     alt = study_plot(study).alt
     assert alt == (
         "Nearest to the teacher, at equal tokens and at equal CPU-time: logits or top-k logits"

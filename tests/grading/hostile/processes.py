@@ -112,9 +112,11 @@ def children_that_burn_time():
     """Children that compute for ever, while their parent waits in one slow cell after the other."""
     burn = code("""
         import os, time
-        for _ in range(8):
-            if os.fork() == 0:
-                while True: pass
+        try:
+            for _ in range(8):
+                if os.fork() == 0:
+                    while True: pass
+        except OSError: pass  # there are as many as there may be
         time.sleep(999)
     """)
     return [HEAD, solved(BEFORE), *[burn] * 30, honest(), solved(AFTER)]
