@@ -48,6 +48,7 @@ def call(command: list[str], folder: Path, seconds: float) -> str:
             with contextlib.suppress(psutil.Error):
                 one.kill()
         process.wait()
+        psutil.wait_procs(below, timeout=10)
     if process.returncode not in (0, 1):
         raise RuntimeError(f"{command[:4]} ended with {process.returncode}: {said[-500:]}")
     return said

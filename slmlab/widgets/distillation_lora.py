@@ -44,13 +44,19 @@ def _lora_text(record: dict[str, Any]) -> str:
         lines.append(f"{_WAYS.get(way, way):16}" + "".join(f"{cell:>16}" for cell in cells))
     seeds = max(found["domain_accuracy"]["n"] for found in ways.values())
     tuned = {way: found for way, found in ways.items() if way != "tiny"}
-    right = max(tuned, key=lambda way: tuned[way]["domain_accuracy"]["mean"])
-    kept = max(tuned, key=lambda way: tuned[way]["outside_accuracy"]["mean"])
-    lean = min(tuned, key=lambda way: tuned[way]["trained_parameters"]["mean"])
-    quick = min(tuned, key=lambda way: tuned[way]["decode_over_tiny"]["mean"])
+
+    def first(metric: str, most: bool = True) -> str:
+        means = {way: found[metric]["mean"] for way, found in tuned.items()}
+        way = max(means, key=lambda w: means[w] if most else -means[w])
+        return _WAYS.get(way, way)
+
+    remembered = max(found["outside_accuracy"]["mean"] for found in tuned.values())
     lines += [
-        f"Means of up to {seeds} seeds; domain: {measured['domain']}. Of the three trained ways,",
-        f"{_WAYS.get(right, right)} answers most of its commands, {_WAYS.get(kept, kept)} keeps most of tiny's own,",
-        f"{_WAYS.get(lean, lean)} trains the fewest parameters, {_WAYS.get(quick, quick)} decodes fastest.",
+        f"Means of up to {seeds} seeds; domain: {measured['domain']}. Of the three trained ways, the most of its",
+        f"commands are answered by: {first('domain_accuracy')}; the fewest parameters trained by: "
+        f"{first('trained_parameters', most=False)}; the fastest: {first('decode_over_tiny')}.",
+        f"The most of tiny's own calls are kept by: {first('outside_accuracy')}."
+        if remembered > 0
+        else "None of them still answers one of tiny's own calls: tuned on one domain, each forgot the other.",
     ]
     return "\n".join(lines)

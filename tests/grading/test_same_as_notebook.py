@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import linecache
-import math
-from typing import Any
-
-import numpy as np
 import pytest
-import torch
 
-from slmlab.checking import all_exercises, check, execute, make_cases
-from slmlab.checking.failure import Failure
+from slmlab.checking import all_exercises, check
 from slmlab.grading.grader import Grader
 from slmlab.grading.plan import Plan
 from slmlab.grading.records import Limits
 from slmlab.grading.sandbox import SandboxUnavailable, open_sandbox
 from tests.grading.class_of import BLANKS, SOLUTIONS, code_cells, submission
+from tests.grading.in_notebook import in_the_notebook, replayed
 
 SEED = 20_261
 ROOMY = Limits(submission_seconds=300, cpu_seconds=300, cell_seconds=60)
@@ -63,81 +57,19 @@ def test_every_blank_is_not_started(grader):
     assert grade.total == 0
 
 
-def literal(value: Any) -> str:
-    """Python text of a plain value, exact to the last bit."""
-    if isinstance(value, torch.Tensor):
-        wide = value.to(torch.float32) if value.dtype in (torch.bfloat16, torch.float16) else value
-        numbers = literal(wide.flatten().tolist())
-        return f"torch.tensor({numbers}, dtype={value.dtype}).reshape({tuple(value.shape)})"
-    if isinstance(value, np.ndarray):
-        numbers = literal(value.flatten().tolist())
-        return f"np.array({numbers}, dtype='{value.dtype}').reshape({value.shape})"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"float('{value}')"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{literal(k)}: {literal(v)}' for k, v in value.items())}}}"
-    if isinstance(value, (list, tuple)):
-        inside = "".join(f"{literal(item)}, " for item in value)
-        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
-    if value is None or type(value) in (bool, int, float, str):
-        return repr(value)
-    raise TypeError(type(value).__name__)
-
-
-def _source(exercise, implementation) -> str | None:
-    """A cell that behaves as an implementation does on this seed's cases; None for no data."""
-    cases = make_cases(exercise, SEED)
-    lines = ["import numpy as np, torch", "from slmlab import exercise", "calls = []"]
-    lines += [f"@exercise({exercise.id!r})"]
-    lines += [f"def answer({', '.join(cases[0].arguments)}):", "    calls.append(0)"]
-    for place, execution in enumerate(execute(implementation, cases)):
-        if isinstance(execution.failure, Failure):
-            act = f"raise {_builtin(execution.failure.type_name)}({execution.failure.message!r})"
-        else:
-            try:
-                act = f"return {literal(execution.output)}"
-            except TypeError:
-                return None
-        lines.append(f"    if len(calls) == {place + 1}: {act}")
-    return "\n".join(lines)
-
-
-def _builtin(name: str) -> str:
-    return name if name in dir(__import__("builtins")) else "RuntimeError"
-
-
-def _in_the_notebook(exercise, source: str):
-    """What `check` says of the same cell run in this process."""
-    found: dict[str, Any] = {}
-
-    def register(name):
-        def keep(function):
-            found[name] = function
-            return function
-
-        return keep
-
-    text = source.replace("from slmlab import exercise", "")
-    name = f"<{exercise.id}>"
-    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-    space = {"exercise": register, "__name__": "__main__"}
-    exec(compile(text, name, "exec"), space)
-    return check(exercise, found[exercise.id], SEED)
-
-
 @pytest.mark.parametrize("which", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_mistakes_get_the_notebook_s_words(grader, which):
     sources = {
         item.id: text
         for item in grader.exercises
-        if (text := _source(item, item.mistakes[which].implementation)) is not None
+        if (text := replayed(item, item.mistakes[which].implementation, SEED)) is not None
     }
     assert len(sources) > 0.9 * len(grader.exercises)
     grade = grader.grade(submission("mistaken", list(sources.values())))
     for item, exercise in zip(grade.exercises, grader.exercises, strict=True):
         if exercise.id not in sources:
             continue
-        report = _in_the_notebook(exercise, sources[exercise.id])
+        report = in_the_notebook(exercise, sources[exercise.id], SEED)
         assert report.diagnosis is not None
         mistake = report.diagnosis.mistake.name if report.diagnosis.mistake else ""
         assert (item.outcome, item.credit, item.sentence, item.mistake) == (

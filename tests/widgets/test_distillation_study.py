@@ -159,13 +159,17 @@ def test_the_ways_to_one_domain(tmp_path: Path) -> None:
         "tiny": way(1.0, 1.0, 0, 0.1),
         "lora": way(0.8, 0.7, 3e5, 1.0),
         "full": way(0.9, 0.2, 1e7, 1.0),
-        "student": way(0.6, 0.1, 4e6, 0.4),
+        "student": way(0.6, 0.1, 4e6, 2.4),
     }
     measured: dict[str, Any] = {"domain": "a greenhouse", "ways": ways}
     text = lora_text(_stored(tmp_path, "lora_domain", measured))
     assert text is not None and "a greenhouse" in text
-    assert "all weights answers most of its commands, LoRA keeps most of tiny's own" in text
-    assert "LoRA trains the fewest parameters, 2-layer student decodes fastest" in text
+    assert "commands are answered by: all weights; the fewest parameters trained by: LoRA" in text
+    assert "the fastest: 2-layer student." in text and "calls are kept by: LoRA." in text
+    for name in ("lora", "full", "student"):
+        ways[name]["summary"]["outside_accuracy"]["mean"] = 0.0
+    text = lora_text(_stored(tmp_path, "lora_domain", measured))
+    assert text is not None and "None of them still answers one of tiny's own calls" in text
     del ways["lora"]["summary"]["cpu_seconds"]
     with pytest.raises(ValueError, match="lacks 'cpu_seconds'"):
         lora_text(_stored(tmp_path, "lora_domain", measured))

@@ -68,10 +68,10 @@ def patched_modules():
     )
 
 
-@hostile((1, 0, 0), reason="ended itself")
+@hostile((1, 0, 1), reason="ended itself")
 def patched_worker():
-    """Every function of the worker's own modules, found through sys.modules: the process breaks, and
-    what it had returned counts."""
+    """Every function of the worker's own modules, found through sys.modules: they are put back, and
+    the later cells count."""
     return target(
         WRONG,
         first="""
