@@ -52,7 +52,9 @@ def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature
 #
 # - **In**: as above.
 # - **Out**: float32 `(positions, V)`, the derivative of the loss above to each student logit.
-# - **Example**: the logits above at T = 2: `[[-0.907, 0.454, 0.454]]`.
+# - **Example**: student logits `[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]`, teacher logits `[[4.0, 0.0, 0.0],
+#   [0.0, 0.0, 0.0]]`, T = 2: `[[-0.454, 0.227, 0.227], [0.119, -0.059, -0.059]]`.
+#   The first row alone: `[[-0.907, 0.454, 0.454]]`.
 # - **Must hold**: each row sums to 0; a step against it brings q nearer to p. No autograd.
 
 
@@ -73,7 +75,7 @@ def pull(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
 # token t + 1: it counts only if both are real.
 #
 # - **In**: `divergence`, float32 `(rows, time)`, the KL at each position; `real`, bool `(rows,
-#   time)`, False at padding, which stands before or behind the text. Each row has at least two real
+#   time)`, False at padding, which stands before or after the text. Each row has at least two real
 #   tokens.
 # - **Out**: a scalar tensor, the mean over the positions that count.
 # - **Example**: divergence `[[0.5, 1.0, 2.0]]`, real `[[True, True, False]]`: position 0 counts,
@@ -260,7 +262,7 @@ def written(ids: Tensor, prompt: int, stop: int) -> Tensor:
 
 
 # %% [markdown]
-# ## 10. Repair this: a teacher one token ahead
+# ## 10. Repair this: a step whose student stays bad
 # A training step with labels and a teacher, `alpha` the teacher's share. It runs, its loss falls, and
 # its student is bad. Both models get the same ids; a label of -100 does not count. A student that has
 # the teacher's very logits has nothing to learn from it, so at alpha = 1 its loss should be 0.
@@ -293,7 +295,8 @@ print(round(step_loss_as_found(same, same, torch.tensor([[0, 0, 1]]), 1.0, 2.0).
 # - **Out**: a scalar tensor: alpha times the soft loss (exercise 1, over the positions that count) plus
 #   1 - alpha times the mean cross-entropy at T = 1.
 # - **Example**: the logits printed above should give `0`.
-# - **Must hold**: at alpha = 1 equal logits give 0; at alpha = 0 the loss does not depend on T.
+# - **Must hold**: at alpha = 1 equal logits give 0; at alpha = 0 the loss does not depend on T; the logits
+#   at the last position, which speak about no token here, never change it.
 
 
 # %%

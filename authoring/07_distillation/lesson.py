@@ -3,7 +3,7 @@
 #
 # *45 minutes · no GPU, no download · exercises: [07_distillation](../exercises/07_distillation.ipynb)*
 #
-# ## It reads dice, and learns Python
+# ## It reads dice, and learns how often tokens come
 
 # %%
 import sys
@@ -16,7 +16,7 @@ import torch
 import slmlab
 from slmlab import measured, predict
 from slmlab.distill import Distiller, distillation_loss, evenly_spaced_layers, student_from_layers
-from slmlab.widgets.distillation_bench import held_out, noise_rows, text_rows
+from slmlab.widgets.distillation_bench import held_out, noise_rows, one_answer, text_rows
 from slmlab.widgets.distillation_curves import learning_curves, steps_of
 
 torch.set_num_threads(1)
@@ -53,55 +53,66 @@ def learn(rows, method, layers=keep, rate=2e-3, temperature=1.0):
 
 cut = student_from_layers(teacher, keep)
 from_noise, noise_curve = learn(noise, "logits")
+always = one_answer(teacher, noise)  # (V,) the mean of the teacher's answers, log-probabilities
+always_kl, always_perplexity = held.judge(always.expand_as(held.reference))
 print("what it reads:", repr(decode(noise[0][:16])))
 print(f"\n{'held-out documentation':38} KL to the teacher   perplexity")
-for name, model in {
-    "the teacher": teacher,
-    f"its layers {keep}, nothing more": cut,
-    f"behind {STEPS * BATCH * TIME:,} tokens of dice": from_noise,
-}.items():
-    print(f"{name:38} {held.kl(model):12.2f} nats {held.perplexity(model):14,.0f}")
-assert held.kl(from_noise) < held.kl(cut)
+judged = {
+    "the teacher": held.judge(held.logits(teacher)),
+    f"its layers {keep}, nothing more": held.judge(held.logits(cut)),
+    "every token alike": held.judge(torch.zeros_like(held.reference)),
+    "one answer for every place": (always_kl, always_perplexity),
+    f"after {STEPS * BATCH * TIME:,} tokens of dice": held.judge(held.logits(from_noise)),
+}
+for name, (kl, perplexity) in judged.items():
+    print(f"{name:38} {kl:12.2f} nats {perplexity:14,.0f}")
 
 # %% [markdown]
 # The **student** is the teacher with most of its layers thrown away; the second row says what is left.
 # Then it read random tokens, and never a sentence. At every place the **teacher** said what it would
-# expect next, and the student learned to say the same. Now it predicts English about Python better than
-# before. KL is how far its distribution is from the teacher's, in nats a token; a perfect copy has 0.
+# expect next, and the student learned to say the same. KL is how far its distribution is from the
+# teacher's on real text, in nats a token; a perfect copy has 0.
+#
+# Most of the way is short. The cut student is worse than a guess that gives every token the same chance.
+# And **one answer for every place**, the teacher's answers to those dice averaged, reads nothing at all. Only
+# what the student has beyond that line can come from what it read. From dice and a teacher it learns which
+# tokens are common, and a little of what follows what.
 #
 # Compare that with ordinary training: as many tokens of **real documentation**, and the label at each
-# place is the token that does follow. Two facts to reason from. You know where the cut student
-# starts and where dice brought it. And a guess that gives every token the same chance is this far away:
+# place is the token that does follow. You know where the cut student starts, where dice brought it, and
+# what one answer for every place gives.
 
 # %%
-print(f"every token alike: {held.uniform_kl:.2f} nats from the teacher")
+print(f"beyond one answer, dice gave {always_kl - noise_curve[-1][1]:.2f} nats")
 predict("KL after as many tokens of real text, labelled by itself", None, unit="nats")
 
 # %% tags=["nbval-ignore-output"]
 text = text_rows(lm, STEPS * BATCH, TIME)
 from_labels, label_curve = learn(text, "hard")
+_, alone_curve = learn(noise, "hard")  # a control: dice, and no teacher
 guess = measured("KL after as many tokens of real text, labelled by itself", label_curve[-1][1])
 
 # %% tags=["nbval-ignore-output"]
 from_logits, logit_curve = learn(text, "logits")
 ends = [curve[-1][1] for curve in (noise_curve, label_curve, logit_curve)]
-start = noise_curve[0][1]
-share = (start - ends[0]) / (start - ends[1])
+beyond = [always_kl - end for end in ends]  # nats below the line of one answer
 learning_curves(
     {
-        "dice, teacher's logits": noise_curve,
         "text, its own labels": label_curve,
         "text, teacher's logits": logit_curve,
+        "dice, teacher's logits": noise_curve,
+        "dice, their own labels": alone_curve,
     },
-    f"Dice with a teacher go {share:.0%} of the way that real text goes alone",
-    {"every token alike": held.uniform_kl},
+    f"Nats below one answer: dice + teacher {beyond[0]:.2f}, text alone {beyond[1]:.2f}, both {beyond[2]:.2f}",
+    {"every token alike": held.uniform_kl, "one answer for every place": always_kl},
     guess.value,
 )
 
 # %% [markdown]
-# Three students, one start, equal tokens. Real text with its own labels is the ordinary way; the title
-# says how much of it dice replace, as long as a teacher answers. So what does its answer carry that a
-# label does not?
+# One start, equal tokens. Dice with their own labels lead to the line of a guess where every token is alike:
+# there is nothing else in them. With a teacher they teach how often tokens come, and a little more; the
+# title counts from there. Real text with its own labels is the ordinary way. On the same text, what does
+# the teacher's answer carry that a label does not?
 #
 # ## What the label leaves out
 
@@ -115,17 +126,18 @@ soft_targets(asked.teacher[prompt], asked.decode, prompt)
 
 # %% [markdown]
 # A label names one of these tokens and calls all others equally wrong. The teacher says which of the
-# others would do as well, which would be odd, and how odd. Hinton et al. 2015
-# ([arXiv:1503.02531](https://arxiv.org/abs/1503.02531)) call it **dark knowledge**, and soften it with a
-# **temperature**: softmax(z / T). Small probabilities grow, large ones shrink, the order stays. Over a
+# others would do as well, which would be odd, and how odd. Hinton called it **dark knowledge** in talks; the
+# paper (Hinton et al. 2015, [arXiv:1503.02531](https://arxiv.org/abs/1503.02531)) says soft targets. It softens
+# them with a **temperature**: softmax(z / T). Small probabilities grow, large ones shrink, the order stays. Over a
 # whole text:
 
 # %% tags=["nbval-ignore-output"]
 entropies(held.reference, (0.5, 1, 2, 3, 4, 8, 16))
 
 # %% [markdown]
-# Their T of 2 to 20 was for classifiers of ten digits, or of some thousand classes that are mostly far
-# from likely. A language model spreads over its whole vocabulary sooner: keep that in mind for the widget.
+# Their temperatures, 1 to 20, were for ten digits and for some 14,000 states of speech. How soon a softmax
+# flattens depends on how far the logits are apart, so a T does not carry over from one teacher to the next.
+# Keep that in mind for the widget.
 #
 # A teacher that is asked once and stored needs all those numbers on disk. Unless it is enough to keep a
 # few and the mass of the rest ([top k and the rest](exercise:distillation.top_k)):
@@ -146,6 +158,9 @@ for k in (4, 16, 64, 256):
     }
     bytes_each = k * (2 + 4) + 4  # a 16-bit logit and a 32-bit id each, and the rest
     print(f"{k:4} {bytes_each:18,} {mass[1.0]:18.0%} {mass[2.0]:7.0%} {mass[4.0]:7.0%}")
+print(
+    f"\n{k} logits keep {mass[1.0]:.0%} at T = 1 and {mass[4.0]:.0%} at T = 4: choose T first, then k."
+)
 
 # %% [markdown]
 # [How large is it on disk?](exercise:distillation.stored_logits) And
@@ -191,9 +206,12 @@ for name, formula in formulas.items():
 # [the pull](exercise:distillation.gradient). Each row sums to 0.
 #
 # Now raise T. Two things shrink the gradient. There is a 1 / T in front. And q - p shrinks as well, for
-# both distributions flatten. How long is the gradient at T = 4, in parts of that at T = 1?
+# both distributions flatten. How long is the gradient at T = 4, in parts of that at T = 1? The first picture
+# of this part says how far a favourite flattens; the cell repeats it.
 
 # %%
+top = [(asked.teacher[prompt] / T).softmax(-1).max().item() for T in (1, 4)]
+print(f"the favourite of {prompt!r}: {top[0]:.0%} at T = 1, {top[1]:.1%} at T = 4")
 predict("gradient at T = 4 over that at T = 1", None, unit="times")
 
 # %% tags=["nbval-ignore-output"]
@@ -254,13 +272,14 @@ two_modes(places, target, closest, outside)
 # %% [markdown]
 # A student that covers both says much that its teacher never would; one that settles leaves out a whole
 # mode. [Which is which?](exercise:distillation.two_modes) The generalised **JSD** goes from the one to the
-# other: it measures both against a mixture of p and q, with beta the weight of p (Agarwal et al. 2024,
+# other: it measures both against a mixture of p and q, with beta the weight of p. Divided by beta it tends to
+# forward KL as beta goes to 0; divided by 1 - beta, to reverse KL as beta goes to 1 (Agarwal et al. 2024,
 # [arXiv:2306.13649](https://arxiv.org/abs/2306.13649), section 2).
 #
 # ## A bug that runs: the loss that is too small
 #
-# This loss, or one like it, stands in many repositories, and trl's distillation trainer had it in one of
-# its branches (huggingface/trl pull request [4105](https://github.com/huggingface/trl/pull/4105)).
+# This loss runs. trl's `generalized_jsd_loss` had it where no labels are given (huggingface/trl pull request
+# [4105](https://github.com/huggingface/trl/pull/4105)); without labels it now divides by the first dimension.
 # Check it: is it 0 for equal models? Positive otherwise? Does it pull the right way?
 
 
@@ -289,8 +308,7 @@ print(f"cosine of its gradient with the right one: {aligned:.9f}")
 assert abs(careless(theirs, theirs)) < 1e-12 and careless(ours, theirs) > 0 and aligned > 1 - 1e-9
 
 # %% [markdown]
-# It passes all three, and AdamW divides by the gradient's own size: alone, it even trains nearly the same
-# student. So test a property that a divergence must have. Split every token into two halves of equal
+# It passes all three, and AdamW divides by the gradient's own size: alone, it still trains. So test a property that a divergence must have. Split every token into two halves of equal
 # probability. The two models disagree exactly as much as before.
 
 
@@ -318,7 +336,7 @@ for name, pull_on in pulls.items():
 # `.mean()` divides by every element, the vocabulary too. So does kl_div's own `reduction="mean"`, and torch
 # warns of it. `"batchmean"` divides by the first dimension only: for logits (rows, time, V) it forgets
 # the time. Count [the positions that are real](exercise:distillation.padding), sum over the vocabulary,
-# and divide once. One more that runs: [a teacher one token ahead](exercise:distillation.step_repair).
+# and divide once. One more that runs: [a step whose student stays bad](exercise:distillation.step_repair).
 #
 # ## The choice before the first step
 #
@@ -337,18 +355,20 @@ chosen = {
 cut_bars(chosen, ends[2])
 
 # %% [markdown]
-# tiny grew while it was trained: first two layers alone, then four more that began by changing nothing
-# (its [model card](../slmlab/models/embedded/tiny/README.md)). So its first layers carry almost
-# everything, and a rule that does not look cuts through the middle. Two rules look: **block influence**
+# This picture is a fact about tiny. It grew while it was trained: first two layers alone, then four more that
+# began by changing nothing (its [model card](../slmlab/models/embedded/tiny/README.md),
+# [growth.py](../slmlab/training/growth.py)). So its first layers carry almost everything, and a rule that
+# does not look cuts through the middle. Other models differ. Two rules look: **block influence**
 # asks how far a layer turns the hidden state (Men et al. 2024,
 # [arXiv:2403.03853](https://arxiv.org/abs/2403.03853)), **loss** leaves each layer out in turn. Minitron
 # prunes by such measures, then distils (Muralidharan et al. 2024,
 # [arXiv:2407.14679](https://arxiv.org/abs/2407.14679), section 2).
-# [Which layers stay?](exercise:distillation.keep_layers) Now train the best of these:
+# [Which layers stay?](exercise:distillation.keep_layers) Now train the best of these, each method at the rate
+# that the study below chose for it on other runs: labels 1e-4, logits 3e-4.
 
 # %% tags=["nbval-ignore-output"]
 best_layers, before = min(chosen.values(), key=lambda c: c[1])
-by_labels, labels_curve = learn(text, "hard", best_layers, 3e-4)
+by_labels, labels_curve = learn(text, "hard", best_layers, 1e-4)
 print(
     f"held-out perplexity before: {held.perplexity(student_from_layers(teacher, best_layers)):.2f}"
 )
@@ -366,10 +386,10 @@ learning_curves(
 )
 
 # %% [markdown]
-# Each student now sits near its teacher. A label says "this token, and nothing else", and a step towards
-# that is not always a step towards the teacher. Perplexity, what labels ask for, is printed above the plot:
-# judge both. One short run of one seed proves little, though. Both had one learning rate, which may suit
-# one of them better. And logits had a teacher to pay for.
+# The start is near its teacher already. A label says "this token, and nothing else", and a step towards that
+# is not always a step towards the teacher. The rate matters: give labels 3e-4, the
+# rate of the logits, and look again. Perplexity, what labels ask for, is printed above the plot: judge both. One
+# short run of one seed proves little, though, and logits had a teacher to pay for.
 #
 # ## Equal tokens, equal time
 #
@@ -378,16 +398,17 @@ learning_curves(
 # **Teacher's text** are hard labels of what the teacher writes (Kim and Rush 2016,
 # [arXiv:1606.07947](https://arxiv.org/abs/1606.07947)). **On-policy** lets the student write and the
 # teacher judge it ([which predictions count](exercise:distillation.on_policy)). **Acceptance** is lesson
-# 06's: guesses that hold if the student drafts for the teacher. In the plot, points and bars are means and
-# standard deviations, ticks are the seeds.
+# 06's: guesses that hold if the student drafts for the teacher. The text is another one than above, so the
+# same start has another perplexity. In the plot, points and bars are means and standard deviations, ticks
+# are the seeds.
 
 # %% tags=["nbval-ignore-output"]
 from slmlab.widgets.distillation_study import (
     HOW_TO_MAKE_IT,
     load_study,
-    study_plot,
     study_text,
 )
+from slmlab.widgets.distillation_study_plot import study_plot
 
 study = load_study()
 print(study_text(study) if study else HOW_TO_MAKE_IT)
@@ -412,14 +433,14 @@ print(lora_text() or "no results/lora_domain.json here: python -m authoring.prov
 # %% [markdown]
 # ## Play: where does the pull go?
 #
-# Above, T grew and the teacher's answer flattened. T = 4 is copied from one script to the next. With it,
-# does the teacher still teach its favourites, or the thousands of tokens that nobody wants? A formula
+# Above, T grew and the teacher's answer flattened. At T = 4, does the teacher still teach its favourites, or the thousands of tokens that nobody wants? A formula
 # cannot say: it depends on both models and on the position. **Up to which temperature do the teacher's
 # ten favourites get at least half of the upward pull, and does the divergence move that border?**
-# Start from forward KL at T = 4, lower T until they do, then go to reverse KL.
+# Start from forward KL at T = 4, lower T until they do, then go to reverse KL. Watch the **net** pull of the
+# ten as well: what goes up less what goes down.
 
 # %% tags=["nbval-ignore-output"]
-from slmlab.widgets.distillation import border, pull
+from slmlab.widgets.distillation import border, border_sentence, pull
 
 pull(asked)
 
@@ -430,17 +451,18 @@ print(f"{'highest T with half of it or more':34}" + "".join(f"{name:>15}" for na
 for prompt in asked.prompts:
     found = [border(asked, prompt, name) for name in PULLS]
     print(f"{prompt!r:34}" + "".join(f"{'none' if t is None else f'{t:g}':>15}" for t in found))
-hot, hot_curve = learn(text, "logits", temperature=4.0)
-cool, warm = ends[2], hot_curve[-1][1]
-print(
-    f"\nForward KL on the same text, judged at T = 1: {cool:.2f} nats if trained at T = 1, {warm:.2f} at T = 4."
-)
-if abs(cool - warm) < 0.1:
-    print(
-        "One seed cannot tell them apart: pulling the tail to its place moves the favourites too."
-    )
-else:
-    print(f"Nearer: T = {1 if cool < warm else 4}. One seed, so try another before you believe it.")
+print("none: under half even at the lowest T offered")
+print(border_sentence(asked))
+_, warm_curve = learn(text, "logits", temperature=2.0)
+
+# %% tags=["nbval-ignore-output"]
+_, hot_curve = learn(text, "logits", temperature=4.0)
+trained = {1: ends[2], 2: warm_curve[-1][1], 4: hot_curve[-1][1]}
+nearest = min(trained, key=trained.__getitem__)
+print("Trained at T by forward KL on the same text, judged at T = 1:")
+print(", ".join(f"T = {t}: {kl:.2f} nats" for t, kl in trained.items()))
+print(f"Nearest in this one run: T = {nearest}.")
+print("The share of the pull does not predict the best T: measure it, with more than one seed.")
 
 # %% [markdown]
 # ## Explain
@@ -452,7 +474,8 @@ else:
 #
 # A label names one token and calls all others equally wrong, while the teacher's distribution says for
 # every token how likely it is, so each position teaches even where the text is noise. The gradient of the
-# softened loss falls as 1 / T² for large T, and the factor keeps its weight beside a hard-label loss.
+# softened loss falls as 1 / T² for large T, and the factor keeps it from vanishing beside a hard-label loss. It
+# does not keep it as long as at T = 1.
 #
 # </details>
 #
@@ -466,9 +489,9 @@ whole, few = corpus * vocabulary * 2, corpus * (k * (2 + 4) + 4)
 ask(
     Question(
         "A loss is half hard labels and half KL at T = 4, and somebody forgets T squared. What happens, and which plot shows it?",
-        f"The teacher's half of the gradient is 16 times too short. With the logits of this lesson it is then {bare[2]:.3f} of what it is at T = 1, where "
-        f"it should be {16 * bare[2]:.2f}. The student trains, on labels mostly. Its loss curve looks healthy; a sweep over T shows it, "
-        "for the result then drifts towards the hard-label run as T rises.",
+        f"The teacher's half of the gradient is 16 times too short. With the logits of this lesson it is then {bare[2]:.3f} of its length at T = 1; "
+        f"with the factor {16 * bare[2]:.2f}. The factor keeps the gradient from vanishing; it does not give its length back. The student trains, on labels mostly, "
+        "and its loss curve looks healthy. A plot of both parts' gradient lengths over T shows it.",
     ),
     Question(
         "Your teacher is asked once, over a billion tokens, with 49,152 tokens of vocabulary. What do all logits in 16 bits take, and what the 32 largest with their ids and the rest?",
@@ -479,7 +502,8 @@ ask(
         "Forward or reverse KL, for a student too small to be the teacher's copy and sampled from?",
         f"For the two bumps above, forward KL leaves {outside['forward KL']:.0%} of the student's mass where the teacher has almost none, reverse KL "
         f"{outside['reverse KL']:.0%}: sampled, the one says odd things, the other leaves some out. Reverse KL on the student's own text "
-        "is the on-policy choice (Agarwal et al. 2024, arXiv:2306.13649); as a draft of speculative decoding, coverage helps. Measure both.",
+        "is MiniLLM's choice (Gu et al. 2023, arXiv:2306.08543); GKD trains on the student's own text and leaves the divergence free "
+        "(Agarwal et al. 2024, arXiv:2306.13649). Measure both.",
     ),
 )
 

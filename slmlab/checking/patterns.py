@@ -107,15 +107,21 @@ def _one_factor(wanted: np.ndarray, yours: np.ndarray, rule: Comparison) -> floa
         return None
     if not usable.any():
         return None
-    ratios = yours[usable] / wanted[usable]
+    with np.errstate(all="ignore"):
+        ratios = yours[usable] / wanted[usable]
     # The largest element has the smallest relative rounding error.
     factor = float(ratios[np.argmax(np.abs(wanted[usable]))])
-    if factor == 0 or abs(factor - 1) < 1e-6:
+    # A quotient beyond float's range, or whose inverse is, says nothing.
+    if factor == 0 or not (np.isfinite(factor) and np.isfinite(1 / factor)):
+        return None
+    if abs(factor - 1) < 1e-6:
         return None
     return factor if np.allclose(ratios, factor, rtol=1e-4, atol=0.0) else None
 
 
 def _factor_text(factor: float) -> str:
+    if not np.isfinite(factor):
+        return number(factor, 4)
     nearest = round(factor)
     if nearest != 0 and abs(factor - nearest) <= 1e-4 * abs(nearest):
         return str(nearest)

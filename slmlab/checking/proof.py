@@ -11,6 +11,7 @@ from typing import Any
 
 from slmlab.checking.comparison import Exact
 from slmlab.checking.diagnosis import diagnose, matching_mistakes
+from slmlab.checking.portable import case_problem
 from slmlab.checking.runner import Run, execute, make_cases, run
 from slmlab.checking.spec import Exercise
 from slmlab.checking.values import count_numbers, plain
@@ -53,10 +54,15 @@ def fields(exercise: Exercise) -> list[str]:
 
 
 def cases(exercise: Exercise, seeds: Sequence[int] = SEEDS) -> list[str]:
-    """The same seed gives the same cases, the smallest comes first, the reference edits nothing."""
+    """The inputs are plain data, the same seed gives the same cases, the smallest comes first, the
+    reference edits nothing."""
     found = []
     for seed in seeds:
         first, again = make_cases(exercise, seed), make_cases(exercise, seed)
+        unfit = case_problem(first)
+        if unfit is not None:
+            # The grader would refuse it: its sandbox is handed plain data only.
+            return [f"seed {seed}, {unfit}"]
         left = [plain(case.arguments) for case in first]
         if Exact().difference(left, [plain(case.arguments) for case in again]) is not None:
             found.append(f"seed {seed}: cases differ from one call to the next")

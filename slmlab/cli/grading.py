@@ -88,6 +88,7 @@ def grade(
     }
     before = _earlier(store) if resume else None
     source = submissions.expanduser()
+    _apart(out.expanduser(), source)
     ids = _exercises(source, before, exercises, assignment)
     collected = collect(source, ids)
     plan = _plan(ids, before, seed, time_multiplier, given)
@@ -174,6 +175,14 @@ def _one_place(jobs: int | None, dask: str | None) -> None:
         raise typer.BadParameter("give --jobs or --dask, not both: a cluster has its own workers")
     if jobs is not None and jobs < 1:
         raise typer.BadParameter(f"--jobs {jobs}: give at least 1")
+
+
+def _apart(out: Path, submissions: Path) -> None:
+    """What is written among the submissions would be a student in the next run."""
+    if out.resolve().is_relative_to(submissions.resolve()):
+        raise typer.BadParameter(
+            f"--out {out} lies in SUBMISSIONS {submissions}: give a folder elsewhere"
+        )
 
 
 def _earlier(store: Store) -> Plan | None:

@@ -35,8 +35,12 @@ REPEAT_SECONDS = 1.0
 MIB = 2**20
 
 
-class TooMuchWork(Exception):
-    """Judging one answer took longer than it may."""
+class TooMuchWork(BaseException):
+    """Judging one answer took longer than it may.
+
+    No Exception, so that an `except Exception` in a comparison or an exercise does not take it for
+    an error of its own.
+    """
 
 
 class _TooLarge(Exception):
@@ -118,33 +122,49 @@ def _bounded_failure(failure: Failure) -> Failure:
 
 
 @contextlib.contextmanager
-def limited(seconds: float, extra_mb: int) -> Iterator[None]:
+def limited(cpu_seconds: float, wall_seconds: float, extra_mb: int) -> Iterator[None]:
     """Inside the block, work that lasts longer raises TooMuchWork and memory beyond what is held
     now raises MemoryError.
 
-    The signal comes again every second, for code that swallows the exception. Only the main thread
-    of a POSIX process meets signals; elsewhere the block is not limited, and the deadline that the
-    pool keeps over its job processes holds alone.
+    The limit that matters is CPU time: how busy the machine is must not decide a grade. The larger
+    one in wall time ends a block that waits. The signal comes again every second, for code that
+    swallows the exception. Only the main thread of a POSIX process meets signals; elsewhere the
+    block is not limited, and the deadline that the pool keeps over its job processes holds alone.
     """
     if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
+        seconds = cpu_seconds if number == signal.SIGPROF else wall_seconds
         raise TooMuchWork(f"it took longer than {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
+    timers = (
+        (signal.ITIMER_PROF, signal.SIGPROF, cpu_seconds),
+        (signal.ITIMER_REAL, signal.SIGALRM, wall_seconds),
+    )
+    before = [(number, signal.signal(number, stop)) for _, number, _ in timers]
+
+    def end() -> None:
+        for timer, _, _ in timers:
+            signal.setitimer(timer, 0)
+
     with _limited_memory(extra_mb):
         try:
-            signal.setitimer(signal.ITIMER_REAL, seconds, REPEAT_SECONDS)
+            for timer, _, seconds in timers:
+                signal.setitimer(timer, seconds, REPEAT_SECONDS)
             yield
         finally:
-            # The signal may arrive in here; the next one is a second away, so twice is enough.
+            # A signal of each timer may arrive in here; the next one is a second away.
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                end()
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                signal.signal(signal.SIGALRM, before)
+                try:
+                    end()
+                finally:
+                    end()
+                    for number, handler in before:
+                        signal.signal(number, handler)
 
 
 @contextlib.contextmanager

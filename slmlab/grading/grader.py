@@ -7,10 +7,13 @@ import time
 from typing import Any, Protocol
 
 from slmlab.checking import Case, Exercise, make_cases
+from slmlab.checking.portable import case_problem
 from slmlab.checking.runner import expected
+from slmlab.checking.values import Opaque
 from slmlab.grading.audit import cell_records, timings, versions
 from slmlab.grading.bounds import bounded_sentence
 from slmlab.grading.choose import specs
+from slmlab.grading.inside.codec import Codec
 from slmlab.grading.judging import Evidence, Judged, judge_exercise, moved, ungraded
 from slmlab.grading.plan import Plan
 from slmlab.grading.records import (
@@ -45,17 +48,18 @@ class Grader:
     """Grades submissions one after another with one sandbox; cases and the reference's answers are
     made once for all of them.
 
-    Raises ValueError where an exercise of the plan is not registered or has no cases.
+    Raises ValueError where an exercise of the plan is not registered, its cases cannot be made or
+    sent to a sandbox, or its reference fails: no submission could be graded.
     """
 
     def __init__(self, plan: Plan, sandbox: Sandbox) -> None:
         self.plan = plan
         self.sandbox = sandbox
         self.exercises: tuple[Exercise, ...] = specs(plan.exercises)
-        self.cases: dict[str, tuple[Case, ...]] = {
-            item.id: make_cases(item, plan.seed) for item in self.exercises
-        }
+        self.cases: dict[str, tuple[Case, ...]] = {}
         self.answers: dict[str, tuple[Any, ...]] = {}
+        for item in self.exercises:
+            self.cases[item.id], self.answers[item.id] = prepared(item, plan.seed)
 
     def grade(self, submission: Submission) -> Grade:
         """The grade; status "error" where this side failed, with the reason.
@@ -99,13 +103,41 @@ class Grader:
     def _judged(self, exercise: Exercise, evidence: Evidence, elsewhere: bool) -> Judged:
         cases = self.cases[exercise.id]
         try:
-            if exercise.id not in self.answers:
-                self.answers[exercise.id] = expected(exercise, cases)
             return judge_exercise(exercise, cases, evidence, elsewhere, self.answers[exercise.id])
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # The other exercises of this submission are judged all the same.
             grade = ungraded(exercise, len(cases), "error", own_failure(error), (JUDGING_FAILED,))
             return Judged(grade)
+
+
+def prepared(exercise: Exercise, seed: int) -> tuple[tuple[Case, ...], tuple[Any, ...]]:
+    """The cases of one seed and the reference's answers.
+
+    Raises ValueError naming the exercise, what is wrong with it and the mend.
+    """
+    name = f"Exercise {exercise.id}"
+    try:
+        cases = make_cases(exercise, seed)
+        problem = case_problem(cases)
+    except Exception as error:
+        raise ValueError(_broken(name, "its cases cannot be made", error)) from None
+    if problem is not None:
+        raise ValueError(f"{name}, {problem}.")
+    try:
+        codec = Codec(Opaque)
+        for case in cases:
+            codec.encode(case.arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(_broken(name, "a case cannot be sent to a sandbox", error)) from None
+    try:
+        return cases, expected(exercise, cases)
+    except Exception as error:
+        raise ValueError(_broken(name, "its reference fails", error)) from None
+
+
+def _broken(name: str, what: str, error: Exception) -> str:
+    text = f"{name}: {what} ({type(error).__name__}: {error}); `slmlab check-pack` says where."
+    return bounded_sentence(text)
 
 
 JUDGING_FAILED = "judging failed"

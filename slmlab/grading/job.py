@@ -15,7 +15,7 @@ import threading
 from typing import Any, Protocol
 
 from slmlab.grading.grader import blank_grade
-from slmlab.grading.judging import JUDGING_SECONDS
+from slmlab.grading.judging import JUDGING_SECONDS, JUDGING_WALL_SECONDS
 from slmlab.grading.plan import Plan
 from slmlab.grading.records import Grade, Submission
 from slmlab.grading.wire import line, submission_to_json
@@ -89,7 +89,9 @@ class Job:
 
     def _deadline(self, submission: Submission) -> float:
         limits = self.plan.limits_for(submission.student)
-        judging = JUDGING_SECONDS * len(self.plan.exercises)
+        # Comparing, the right answer after one that was too much work, and diagnosing; and room for
+        # a busy machine, on which seconds of CPU take longer.
+        judging = 3 * JUDGING_SECONDS * len(self.plan.exercises) + JUDGING_WALL_SECONDS
         return limits.submission_seconds + judging + SPARE_SECONDS
 
     def _started(self) -> subprocess.Popen[bytes]:

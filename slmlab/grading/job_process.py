@@ -29,8 +29,9 @@ def main() -> int:
     with ExitStack() as stack:
         try:
             grader = _ready(json.loads(lines.get()), stack)
-        except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
-            _answer(answers, {"refused": str(error)})
+        except Exception as error:
+            # A pack is anybody's code and may raise anything.
+            _answer(answers, {"refused": str(error) or type(error).__name__})
             return 1
         _answer(answers, {"ready": dict(grader.sandbox.description)})
         while True:

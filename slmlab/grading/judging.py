@@ -8,21 +8,28 @@ in which there may be no answer: never defined, or not returned before the proce
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from slmlab.checking import Case, Exercise, Run, diagnose, judge
+from slmlab.checking import Case, Execution, Exercise, Run, diagnose, judge
 from slmlab.checking.runner import OUTCOMES, expected
 from slmlab.grading.bounds import TooMuchWork, bounded, bounded_sentence, limited
 from slmlab.grading.collect.named import ids_named
 from slmlab.grading.records import Answered, Cell, CellRun, ExerciseGrade, GradeOutcome, Transcript
 
-JUDGING_SECONDS = 10.0  # for one exercise of one submission
+JUDGING_SECONDS = 10.0  # of CPU, to compare one exercise of one submission; as many to diagnose it
+JUDGING_WALL_SECONDS = 120.0
 JUDGING_MB = 1024
 MAX_DEFINITIONS = 20  # of one exercise; of more, the last ones are judged
+# Of an exercise with one case, which has one answer for everybody: fewer guesses.
+MAX_DEFINITIONS_OF_ONE_CASE = 3
+MANY_DEFINITIONS = 5  # more are flagged with their number
 MAX_CASES_SHOWN = 6
 
 DUPLICATED, MOVED = "duplicated", "moved"
+NOT_DIAGNOSED = "not diagnosed"
+NO_DIAGNOSIS = "There is no diagnosis: the grader could not say what is wrong with this answer."
 
 
 @dataclass(frozen=True)
@@ -87,47 +94,79 @@ def judge_exercise(
     """The grade of one exercise from the outputs of all its definitions; the best one counts.
 
     cases: those whose inputs the sandbox was given; answers: the reference's, where they are known
-    already. What takes longer than JUDGING_SECONDS to
-    compare is not right, and the sentence says so; whatever else goes wrong here is the grader's
-    own failure and raises.
+    already. What takes longer than JUDGING_SECONDS to compare is not right, and the sentence says
+    so; a diagnosis that fails costs its sentence only. Whatever else goes wrong here is the grader's
+    own failure and raises: RuntimeError where the right answer takes too long to compare too.
     """
     definitions = evidence.transcript.answers.get(exercise.id, ())
-    flags = (DUPLICATED,) * (len(definitions) > 1) + (MOVED,) * moved
+    flags = _flags(len(definitions)) + (MOVED,) * moved
     if not definitions:
         return Judged(_absent(exercise, len(cases), evidence))
+    most = MAX_DEFINITIONS if len(cases) > 1 else MAX_DEFINITIONS_OF_ONE_CASE
+    wanted: Sequence[Any] = ()
     try:
-        with limited(JUDGING_SECONDS, JUDGING_MB):
+        with _limited():
             wanted = expected(exercise, cases) if answers is None else answers
-            return _best(exercise, cases, wanted, definitions[-MAX_DEFINITIONS:], evidence, flags)
+            tried = [_try(exercise, cases, wanted, one) for one in definitions[-most:]]
     except (TooMuchWork, MemoryError) as error:
-        why = "memory" if isinstance(error, MemoryError) else f"{JUDGING_SECONDS:g} s"
-        sentence = f"Your answer could not be compared within the grader's limit of {why}."
+        what = "memory" if isinstance(error, MemoryError) else f"{JUDGING_SECONDS:g} s"
+        _check_right_answer_fits(exercise, cases, wanted, what)
+        sentence = f"Your answer could not be compared within the grader's limit of {what}."
         return Judged(_grade(exercise, "wrong", 0, len(cases), sentence, flags=flags))
-
-
-def _best(
-    exercise: Exercise,
-    cases: Sequence[Case],
-    wanted: Sequence[Any],
-    definitions: tuple[Answered, ...],
-    evidence: Evidence,
-    flags: tuple[str, ...],
-) -> Judged:
-    tried = [_try(exercise, cases, wanted, answered) for answered in definitions]
     # Among equals the last one: it is what the learner wrote last.
     best = max(enumerate(tried), key=lambda pair: (pair[1].rank, pair[0]))[1]
+    return _judged(exercise, len(cases), best, evidence, flags)
+
+
+def _limited() -> AbstractContextManager[None]:
+    return limited(JUDGING_SECONDS, JUDGING_WALL_SECONDS, JUDGING_MB)
+
+
+def _flags(definitions: int) -> tuple[str, ...]:
+    if definitions > MANY_DEFINITIONS:
+        return (DUPLICATED, f"there in {definitions} definitions")
+    return (DUPLICATED,) * (definitions > 1)
+
+
+def _check_right_answer_fits(
+    exercise: Exercise, cases: Sequence[Case], wanted: Sequence[Any], limit: str
+) -> None:
+    """Raises RuntimeError where comparing the reference's own answer meets the limit too."""
+    try:
+        with _limited():
+            right = wanted or expected(exercise, cases)
+            judge(exercise, cases, [Execution(output=answer) for answer in right], right)
+    except (TooMuchWork, MemoryError):
+        raise RuntimeError(
+            f"the right answer of {exercise.id!r} cannot be compared within {limit}: the exercise "
+            "must compare with less work."
+        ) from None
+
+
+def _judged(
+    exercise: Exercise, total: int, best: _Tried, evidence: Evidence, flags: tuple[str, ...]
+) -> Judged:
     run = best.run
     if run is None:
-        return Judged(_cut_short(exercise, best, len(cases), "", evidence, flags))
-    diagnosis = diagnose(exercise, run)
-    sentence = "" if diagnosis is None else diagnosis.sentence
-    mistake = diagnosis.mistake.name if diagnosis is not None and diagnosis.mistake else ""
-    example = diagnosis.counterexample if diagnosis is not None else None
-    rows = () if example is None else example.rows[:MAX_CASES_SHOWN]
+        return Judged(_cut_short(exercise, best, total, "", evidence, flags))
+    sentence, mistake = "", ""
+    rows: tuple[tuple[str, str], ...] = ()
+    try:
+        with _limited():
+            diagnosis = diagnose(exercise, run)
+            if diagnosis is not None:
+                sentence = diagnosis.sentence
+                mistake = diagnosis.mistake.name if diagnosis.mistake else ""
+                example = diagnosis.counterexample
+                rows = () if example is None else example.rows[:MAX_CASES_SHOWN]
+    except (TooMuchWork, Exception):
+        # The cases are judged by now, and what they earned stays.
+        sentence, mistake, rows = NO_DIAGNOSIS, "", ()
+        flags = (*flags, NOT_DIAGNOSED)
     if best.missing:
-        grade = _cut_short(exercise, best, len(cases), sentence, evidence, flags)
+        grade = _cut_short(exercise, best, total, sentence, evidence, flags)
     else:
-        grade = _grade(exercise, run.outcome, run.passed, len(cases), sentence, mistake, flags)
+        grade = _grade(exercise, run.outcome, run.passed, total, sentence, mistake, flags)
     return Judged(
         grade,
         tuple((name, bounded_sentence(text)) for name, text in rows),

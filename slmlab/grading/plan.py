@@ -34,6 +34,10 @@ class Plan:
     unsafe: bool = False
 
     def __post_init__(self) -> None:
+        if not all(isinstance(name, str) for name in self.exercises):
+            raise TypeError("exercises must be texts, the ids of the exercises.")
+        if not isinstance(self.unsafe, bool):
+            raise TypeError(f"unsafe must be a bool, not {type(self.unsafe).__name__}.")
         if not self.exercises:
             raise ValueError("exercises is empty: name at least one exercise id.")
         twice = {name for name in self.exercises if self.exercises.count(name) > 1}
@@ -81,7 +85,7 @@ class Plan:
         """The plan that :meth:`to_json` gave; ValueError where it is none."""
         try:
             return cls(
-                exercises=tuple(content["exercises"]),
+                exercises=tuple(_listed(content["exercises"])),
                 seed=content["seed"],
                 limits=Limits(**content["limits"]),
                 multipliers=dict(content["multipliers"]),
@@ -90,3 +94,9 @@ class Plan:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this is not a stored grading plan: {error}.") from None
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"exercises must be a list, not {type(value).__name__}")
+    return value

@@ -47,5 +47,5 @@ def publish(store: Store, results: Results, pages: bool = True) -> None:
 def stored_results(store: Store, plan: Plan, students: Iterable[str]) -> Results:
     """What the folder holds about these students."""
     students = list(students)
-    grades = [grade for name in students if (grade := store.grade(name)) is not None]
+    grades = [grade for name in students if (grade := store.grade(name, plan)) is not None]
     return Results(plan, tuple(grades), read_overrides(store, plan, students))

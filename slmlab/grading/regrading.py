@@ -20,8 +20,10 @@ from slmlab.grading.store import REGRADED, Store
 def rebuild(store: Store) -> Results:
     """Makes the reports again, with overrides.csv as it is now; runs nothing."""
     run = store.read_run()
+    plan = Plan.from_json(run["plan"])
     with store.locked():
-        results = stored_results(store, Plan.from_json(run["plan"]), run["students"])
+        store.check_grades(run["students"], plan)
+        results = stored_results(store, plan, run["students"])
         publish(store, results)
     return results
 
@@ -57,7 +59,8 @@ def regrade(
             "another folder with --submissions."
         )
     with store.locked():
-        before = {name: store.grade(name) for name in wanted}
+        store.check_grades(set(run["students"]) - set(wanted), plan)
+        before = {name: store.grade(name, plan) for name in wanted}
         if exercise is not None:
             _check_unchanged(before, by_name)
         if student is None and exercise is None:
@@ -90,8 +93,8 @@ def _check_unchanged(before: dict[str, Grade | None], by_name: dict[str, Submiss
     for name, old in before.items():
         if old is None or old.sha256 != by_name[name].sha256:
             raise ValueError(
-                f"The submission of {name!r} has changed since it was graded: regrade it without "
-                "--exercise, so that all its grades are of one file."
+                f"The submission of {name!r} has changed since it was graded, or its grade is "
+                "missing: regrade it without --exercise, so that all its grades are of one file."
             )
 
 

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from slmlab.grading.plan import Plan
 from slmlab.grading.records import Grade, Submission
+from slmlab.grading.stored import fits, grade_of, stored_text
 
 RUN, GRADE, FEEDBACK, SUBMISSIONS = "run.json", "grade.json", "feedback.html", "submissions"
 LOCK = ".grading.lock"
@@ -71,6 +73,7 @@ class Store:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             Plan.from_json(content["plan"])
+            _check_run(content)
         except FileNotFoundError:
             raise ValueError(
                 f"{self.folder} holds no grading run: `slmlab grade SUBMISSIONS --out "
@@ -97,7 +100,7 @@ class Store:
         What `regrade` made counts for the same bytes whatever the plan says: it was asked for.
         A row whose grader failed never counts.
         """
-        grade = self.grade(submission.student)
+        grade = self.grade(submission.student, plan)
         if grade is None or grade.status == "error" or grade.sha256 != submission.sha256:
             return None
         if grade.audit.get(REGRADED):
@@ -105,20 +108,33 @@ class Store:
             return grade if same else None
         return grade if grade.audit.get("fingerprint") == plan.fingerprint(submission) else None
 
-    def grade(self, student: str) -> Grade | None:
-        """The stored grade of a student; None where there is none that can be read."""
+    def grade(self, student: str, plan: Plan | None = None) -> Grade | None:
+        """The stored grade of a student; None where there is none, or it is damaged, or its
+        exercises are not those of the plan."""
         try:
             text = (self.place(student) / GRADE).read_text(encoding="utf-8")
-            grade = Grade.from_json(text)
-        except (OSError, ValueError):
+            grade = grade_of(text)
+        except (OSError, ValueError, RecursionError):
             return None
-        return grade if grade.student == student else None
+        if grade.student != student or (plan is not None and not fits(grade, plan)):
+            return None
+        return grade
+
+    def check_grades(self, students: Iterable[str], plan: Plan) -> None:
+        """Raises ValueError where a grade is stored and damaged: a report would lose its row."""
+        for student in students:
+            path = self.place(student) / GRADE
+            if path.exists() and self.grade(student, plan) is None:
+                raise ValueError(
+                    f"{path} is damaged, or of other exercises than this run: `slmlab grade "
+                    f"SUBMISSIONS --out {self.folder} --resume` grades it again."
+                )
 
     def write_grade(self, grade: Grade) -> None:
         """Writes one grade; on return it is on the disk."""
         place = self.place(grade.student)
         place.mkdir(parents=True, exist_ok=True)
-        write_atomic(place / GRADE, grade.to_json() + "\n")
+        write_atomic(place / GRADE, stored_text(grade))
 
     def write_feedback(self, student: str, html: str) -> None:
         """Writes a student's page where it differs from the one that is there."""
@@ -132,6 +148,17 @@ class Store:
             for path in folder.glob(".*.partial"):
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+def _check_run(content: dict[str, Any]) -> None:
+    """Raises ValueError where run.json lacks what is read from it besides the plan."""
+    students = content.get("students")
+    if not isinstance(students, list) or not all(isinstance(n, str) and n for n in students):
+        raise ValueError("students must be a list of names")
+    if len(set(students)) < len(students):
+        raise ValueError("students names one twice")
+    if not isinstance(content.get("submissions"), str):
+        raise ValueError("submissions must be the path of a folder")
 
 
 def safe_name(student: str) -> str:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from slmlab.checking.render import visible
 
 MAX_BYTES = 4 * 2**20
 
@@ -64,10 +67,28 @@ def number(path: Path, line: int, name: str, text: str) -> float:
     return value
 
 
+# What a spreadsheet may take for the start of a formula, with the full-width forms.
+_STARTS = "=+\\-@\uff1d\uff0b\uff0d\uff20"
+# At the start of a cell, after blanks too, or after what some spreadsheet takes for a separator.
+_FORMULA = re.compile(rf"(?P<before>\A\s*|[;|]\s*)(?=[{_STARTS}])")
+_GUARDED = re.compile(rf"(?P<before>\A|[;|]\s*)'(?=\s*[{_STARTS}])")
+
+
+def guarded(text: str) -> str:
+    """Text for one cell: on one line, control characters visible, never a formula.
+
+    An apostrophe stands before what would be one. See OWASP, "CSV Injection".
+    """
+
+    def put(found: re.Match[str]) -> str:
+        before = found["before"]
+        return before + "'" if before[:1] in (";", "|") else "'" + before
+
+    line = visible(text).translate({ord(c): " " for c in "\n\t"})
+    return _FORMULA.sub(put, line)
+
+
 def bare(name: str) -> str:
     """A student's name as it was before grades.csv guarded it against formulas."""
-    return name[1:] if name[:1] == "'" and name[1:2] in FORMULA_STARTS else name
-
-
-# What a spreadsheet may take for the start of a formula, with the full-width forms.
-FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+    found = _GUARDED.sub(lambda match: match["before"], name)
+    return found if guarded(found) == name else name

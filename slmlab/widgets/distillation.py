@@ -17,12 +17,13 @@ from slmlab.widgets.distillation_view import (
     State,
     View,
     border,
+    border_sentence,
     favourites_share,
     view,
 )
 from slmlab.widgets.picture_explorer import PictureExplorer
 
-__all__ = ["QUESTION", "Pull", "State", "border", "favourites_share", "pull"]
+__all__ = ["QUESTION", "Pull", "State", "border", "border_sentence", "favourites_share", "pull"]
 
 
 @overload

@@ -52,6 +52,11 @@ class HeldOut:
         loss = torch.nn.functional.cross_entropy(self.logits(model).double(), targets)
         return math.exp(float(loss))
 
+    def judge(self, logits: Tensor) -> tuple[float, float]:
+        """KL(teacher || softmax(logits)) in nats a token, and perplexity. logits: (rows * time, V)."""
+        loss = torch.nn.functional.cross_entropy(logits.double(), self.ids[:, 1:].flatten())
+        return float(position_kl_nats(logits, self.reference).mean()), math.exp(float(loss))
+
     @property
     def uniform_kl(self) -> float:
         """Of a guess that gives every token the same probability: log V - mean entropy, nats."""
@@ -89,6 +94,19 @@ def noise_rows(lm: LanguageModel, count: int, time: int = 64, seed: int = 0) -> 
     tokens = min(len(lm.tokenizer), lm.model.config.vocab_size)
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(tokens, (count, time + 1), generator=generator)
+
+
+@torch.no_grad()
+def one_answer(model: Any, rows: Tensor) -> Tensor:
+    """Log of the mean of a model's distributions over all places of rows (count, time + 1): (V,).
+
+    What a student can say that does not look at its input.
+    """
+    total: Any = 0
+    for part in rows.split(16):
+        total = total + model(part[:, :-1]).double().softmax(-1).sum((0, 1))
+    answer: Tensor = (total / total.sum()).log()
+    return answer
 
 
 def _cut(ids: Sequence[int], length: int) -> Tensor:
@@ -130,7 +148,7 @@ class Bench:
 
 @torch.no_grad()
 def bench(lm: LanguageModel, student: Any, prompts: Sequence[str] = PROMPTS) -> Bench:
-    """Asks both models for the token behind each prompt. Raises ValueError without a prompt."""
+    """Asks both models for the token after each prompt. Raises ValueError without a prompt."""
     if not prompts:
         raise ValueError("prompts is empty: give at least one")
     ids = {prompt: torch.tensor([lm.encode(prompt)]) for prompt in prompts}

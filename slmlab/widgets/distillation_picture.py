@@ -57,9 +57,7 @@ class PullPicture:
         pull.set_xlabel("share of the pull on the logits (%)")
         pull.axvline(0, color=INK, linewidth=1)
         self._line = pull.axhline(0, color=INK, linewidth=0.8, linestyle=":")
-        self._below = pull.text(
-            0.98, 0, "the student's favourites", ha="right", va="top", fontsize=8
-        )
+        self._below = pull.text(0.98, 0, "below: the student's", ha="right", va="top", fontsize=8)
         self._others = axes.text(0.99, 0, "", ha="right", va="center", fontsize=8.5)
         self._others.set_transform(axes.get_yaxis_transform())
         for where, x, series, name in (

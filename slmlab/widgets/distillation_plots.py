@@ -24,7 +24,7 @@ def soft_targets(
     favourites = logits.topk(tokens).indices
     masses = [float((logits / t).softmax(-1)[favourites].sum()) for t in temperatures]
     title = (
-        f"Behind {prompt!r}, {tokens} tokens hold {masses[0]:.0%}; "
+        f"After {prompt!r}, {tokens} tokens hold {masses[0]:.0%}; "
         f"at T = {digits(temperatures[-1])}, {masses[-1]:.0%}"
     )
     figure = _card(3.4, title)
@@ -64,8 +64,8 @@ def entropies(logits: Tensor, temperatures: Sequence[float]) -> CardFigure:
     spare = [limit - mean for mean in means]
     at_four = min(range(len(means)), key=lambda i: abs(temperatures[i] - 4))
     title = (
-        f"At T = {digits(temperatures[at_four])} a text's teacher is {digits(spare[at_four], 2)} nats "
-        f"from saying nothing; at T = 1, {digits(spare[_nearest(temperatures, 1)], 2)}"
+        f"At T = {digits(temperatures[at_four])} the teacher's entropy is {digits(spare[at_four], 2)} "
+        f"nats below the maximum; at T = 1, {digits(spare[_nearest(temperatures, 1)], 2)}"
     )
     figure, axes = lesson_figure(7.2, 3.2, alt=title)
     with lesson_style():

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from slmlab.measure import load_result
-from slmlab.widgets.card import PIXELS_PER_POINT_SIZE, CardFigure
-from slmlab.widgets.plot_style import INK, SERIES, lesson_style
 
 BENCHMARK = "distillation_study"
 HOW_TO_MAKE_IT = (
@@ -92,17 +90,22 @@ def study_text(study: Mapping[str, Any]) -> str:
 
 
 def _study_text(study: Mapping[str, Any]) -> str:
-    lines = [f"{'':16} " + "  ".join(f"{name:>16}" for name, _, _ in METRICS.values())]
+    same = _saturated(study)
+    shown = [metric for metric in METRICS if metric != same]
+    lines = [f"{'':16} " + "  ".join(f"{METRICS[metric][0]:>16}" for metric in shown)]
+    start = study["start"]
+    layers = f"The start: tiny's layers {', '.join(map(str, start.get('layers', ())))}, untrained."
     for name in ("teacher", "start"):
         cells = [
             _cell(study[name][metric], None, metric) if metric in study[name] else ""
-            for metric in METRICS
+            for metric in shown
         ]
         lines.append(f"{name:16} " + "  ".join(f"{cell:>16}" for cell in cells))
+    width = 16 + 18 * len(shown)
     for budget, title in BUDGETS.items():
-        lines += ["", f"{title:84}  tokens    CPU-s"]
+        lines += ["", f"{title:{width}}  tokens    CPU-s"]
         for method, found in study["summary"][budget].items():
-            cells = [_cell(found[m]["mean"], found[m]["sd"], m) for m in METRICS]
+            cells = [_cell(found[m]["mean"], found[m]["sd"], m) for m in shown]
             costs = f"{found['tokens']['mean']:8,.0f} {found['cpu_seconds']['mean']:8.0f}"
             lines.append(
                 f"{NAMES.get(method, method):16} "
@@ -111,8 +114,40 @@ def _study_text(study: Mapping[str, Any]) -> str:
             )
     rates = ", ".join(f"{NAMES[method]} {study['rates'][method]:g}" for method in NAMES)
     lines += ["", f"Peak learning rate, chosen for each on other runs: {rates}."]
+    if "layers" in start:
+        lines.append(layers)
+    if same is not None:
+        value = format(start[same], METRICS[same][1])
+        lines.append(f"{METRICS[same][0].capitalize()}: {value} in every row, so not shown.")
     ending = f"One thread of {study['machine']}; commit {study['commit'][:7]}."
-    return "\n".join([*lines, *_sentences(study), ending])
+    return "\n".join([*lines, *_sentences(study), "", *conclusion(study), "", ending])
+
+
+def _saturated(study: Mapping[str, Any]) -> str | None:
+    """ "tool_calls" where every mean is what it was before training: a column that says nothing."""
+    means = [
+        found["tool_calls"]["mean"]
+        for summary in study["summary"].values()
+        for found in summary.values()
+    ]
+    return "tool_calls" if all(mean == study["start"]["tool_calls"] for mean in means) else None
+
+
+def conclusion(study: Mapping[str, Any]) -> list[str]:
+    """Who leads, what hard labels gain by more tokens, and what the teacher's text costs."""
+    tokens, cpu = (study["summary"][budget] for budget in BUDGETS)
+    leaders = (" or ".join(NAMES[m] for m in best(summary, "kl")) for summary in (tokens, cpu))
+    first, second = leaders
+    more = cpu["hard"]["tokens"]["mean"] / tokens["hard"]["tokens"]["mean"]
+    costs = [tokens[m]["cpu_seconds"]["mean"] for m in ("sequence", "hard")]
+    kls = [tokens[m]["kl"]["mean"] for m in ("sequence", "hard")]
+    return [
+        f"In short, by KL: at equal tokens {first} lead, at equal time {second}.",
+        f"Equal time gives hard labels {more:.1f} times the tokens: KL {tokens['hard']['kl']['mean']:.4f} "
+        f"becomes {cpu['hard']['kl']['mean']:.4f}.",
+        f"Teacher's text takes {costs[0] / costs[1]:.1f} times the CPU-time of hard labels at equal "
+        f"tokens, for KL {kls[0]:.4f} against {kls[1]:.4f}.",
+    ]
 
 
 def _cell(mean: float, sd: float | None, metric: str) -> str:
@@ -174,84 +209,36 @@ def _pairs(runs: list[dict[str, Any]], budget: str) -> list[dict[str, float]]:
 
 
 def _draft_lines(draft: Mapping[str, Any]) -> list[str]:
-    lines = ["tiny-draft, trained on, as a draft for tiny; guesses accepted:"]
-    for method, found in draft["summary"].items():
+    before, after = draft["before"], draft["summary"]
+    lines = ["tiny-draft, trained on, as a draft for tiny; guesses accepted, and its KL to tiny:"]
+    for method, found in after.items():
         changes = ", ".join(
-            f"{domain.replace('_', ' ')} {draft['before'][domain]['rate']:.1%} to "
+            f"{domain.replace('_', ' ')} {before[domain]['rate']:.1%} to "
             f"{found[domain]['mean']:.1%}"
             for domain in found
             if domain != "kl"
         )
-        lines.append(f"    {NAMES.get(method, method)}: {changes}.")
-    return lines
-
-
-def study_plot(study: Mapping[str, Any]) -> CardFigure:
-    """KL by method under both budgets: every seed, mean and standard deviation.
-
-    Raises ValueError for a study that lacks a figure.
-    """
-    return whole(BENCHMARK, lambda: _study_plot(study))
-
-
-def _study_plot(study: Mapping[str, Any]) -> CardFigure:
-    winners = {
-        budget: " or ".join(NAMES.get(m, m) for m in best(study["summary"][budget], "kl"))
-        for budget in BUDGETS
-    }
-    if len(set(winners.values())) == 1:
-        title = f"Nearest to the teacher, at equal tokens and at equal CPU-time: {winners['cpu']}"
-    else:
-        parts = (f"{winners[budget]} at {name}" for budget, name in BUDGETS.items())
-        title = f"Nearest to the teacher: {'; '.join(parts)}"
-    figure = CardFigure(
-        figsize=(7.2, 3.4), dpi=100 * PIXELS_PER_POINT_SIZE, layout="constrained", alt=title
-    )
-    with lesson_style():
-        figure.set_message(title)
-        both = figure.subplots(1, 2, sharey=True, sharex=True)
-        for axes, (budget, name) in zip(both, BUDGETS.items(), strict=True):
-            methods = list(study["summary"][budget])
-            for place, method in enumerate(methods):
-                series, found = SERIES[place], study["summary"][budget][method]["kl"]
-                seeds = [
-                    run["metrics"]["kl"]
-                    for run in study["runs"]
-                    if (run["budget"], run["method"]) == (budget, method)
-                ]
-                axes.plot(
-                    seeds,
-                    [place + 0.27] * len(seeds),
-                    color=series.colour,
-                    marker="|",
-                    markersize=7,
-                    linestyle="none",
-                )
-                axes.errorbar(
-                    [found["mean"]],
-                    [place],
-                    xerr=[[found["sd"] or 0.0]] * 2,
-                    color=series.colour,
-                    marker=series.marker,
-                    markersize=6,
-                    capsize=4,
-                )
-            axes.axvline(study["start"]["kl"], color=INK, linewidth=1, linestyle=":")
-            axes.set_title(name, fontsize=10)
-            axes.set_xlabel("KL(teacher || student) (nats)")
-            axes.set_yticks(range(len(methods)), [NAMES.get(m, m) for m in methods])
-            axes.set_ylim(len(methods) - 0.4, -0.6)
-        both[0].annotate(
-            "before training",
-            (study["start"]["kl"], 0.99),
-            xycoords=("data", "axes fraction"),
-            xytext=(-4, 0),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=8,
+        lines.append(
+            f"    {NAMES.get(method, method)}: {changes}; "
+            f"KL {before['kl']:.3f} to {found['kl']['mean']:.3f}."
         )
-    return figure
+    return [*lines, *_draft_moral(after)]
+
+
+def _draft_moral(after: Mapping[str, Any]) -> list[str]:
+    """Whether the draft that ends nearer in KL is the one whose guesses hold more often."""
+    if set(after) != {"hard", "logits"}:
+        return []
+    near, far = sorted(after, key=lambda method: after[method]["kl"]["mean"])
+    domains = [d for d in after[near] if d != "kl"]
+    won = [d for d in domains if after[far][d]["mean"] > after[near][d]["mean"]]
+    if not won:
+        return [f"{NAMES[near]} end nearer and are accepted at least as often in every domain."]
+    return [
+        f"{NAMES[near]} end nearer to tiny in KL, and more guesses of {NAMES[far]} hold in "
+        f"{len(won)} of {len(domains)} domains: nearer in KL is",
+        "not the same as accepted more often. Greedy acceptance looks at the likeliest token only.",
+    ]
 
 
 def whole(name: str, make: Callable[[], Any]) -> Any:

@@ -103,6 +103,36 @@ def border(bench: Bench, prompt: str, divergence: str) -> float | None:
     return reached
 
 
+def net_share(bench: Bench, state: State) -> float:
+    """What the teacher's ten are pulled up less what they are pulled down, over all upward pull.
+
+    -1 .. 1. All tokens together have 0.
+    """
+    teacher, student = bench.teacher[state.prompt], bench.student[state.prompt]
+    pull = pull_of(teacher, student, state.divergence, state.temperature)
+    ten = teacher.topk(min(FAVOURITES, len(teacher))).indices
+    return float(pull[ten].sum() / pull.clamp(min=0).sum())
+
+
+def border_sentence(bench: Bench) -> str:
+    """Both halves of `QUESTION` answered in a sentence or two, from the logits."""
+    first, last = next(iter(PULLS)), list(PULLS)[-1]
+    ends = {name: [border(bench, prompt, name) for prompt in bench.prompts] for name in PULLS}
+
+    def span(found: list[float | None]) -> str:
+        low, high = min(t or 0.0 for t in found), max(t or 0.0 for t in found)
+        words = [f"T = {digits(t)}" if t else "none offered" for t in (low, high)]
+        return words[0] if low == high else f"{words[0]} to {words[1]}"
+
+    pairs = list(zip(ends[first], ends[last], strict=True))
+    lower = sum((b or 0) < (a or 0) for a, b in pairs)
+    higher = sum((b or 0) > (a or 0) for a, b in pairs)
+    return (
+        f"With {first} the border lies at {span(ends[first])}, by prompt. With {last} it is lower "
+        f"in {lower} of {len(pairs)} prompts and higher in {higher}."
+    )
+
+
 def view(bench: Bench, state: State) -> View:
     """What to show for ``state``. Raises ValueError for a value that is not offered, TypeError for
     no State."""
@@ -131,7 +161,8 @@ def view(bench: Bench, state: State) -> View:
         plain * temperature**2,
         headline=(
             f"{state.divergence}, T = {digits(temperature)}: the teacher's {ten} favourites get "
-            f"{share:.0%} of the upward pull, {len(teacher) - ten:,} others {1 - share:.0%}"
+            f"{share:.0%} of the upward pull, all but these ten {1 - share:.0%}; net of what goes "
+            f"down, the ten get {net_share(bench, state):+.0%}"
         ),
         loss_line=(
             f"Divergence {digits(plain)} nats; times T², the loss: "
@@ -149,7 +180,7 @@ def view(bench: Bench, state: State) -> View:
 
 
 def _rows(bench: Bench, state: State) -> tuple[Row, ...]:
-    """The teacher's favourites, then the student's that are not among them, then all others."""
+    """The teacher's favourites, then the student's that are not among them, then all the rest."""
     teacher, student = bench.teacher[state.prompt], bench.student[state.prompt]
     pull = pull_of(teacher, student, state.divergence, state.temperature)
     up, down = pull.clamp(min=0), (-pull).clamp(min=0)

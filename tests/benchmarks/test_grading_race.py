@@ -40,6 +40,7 @@ def space(cell: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow  # nbgrader starts a kernel with torch a submission: a minute and more
 def test_a_short_race(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         open_sandbox(preload=False).close()

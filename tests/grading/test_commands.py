@@ -52,6 +52,14 @@ def test_results_are_not_overwritten(tmp_path, inline):
     assert code == 1 and "--resume" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("place", [".", "grades", "ada/grades"])
+def test_grades_among_the_submissions_would_be_a_student(tmp_path, inline, place):
+    handed_in, _ = _class(tmp_path)
+    code, said = _slmlab("grade", handed_in, "--out", handed_in / place)
+    assert code == 2 and "lies in SUBMISSIONS" in " ".join(said.split())
+    assert sorted(path.name for path in handed_in.iterdir()) == ["=bob", "ada"]
+
+
 def test_regrade_finds_the_student_as_the_table_writes_the_name(tmp_path, inline):
     handed_in, _ = _class(tmp_path)
     _slmlab("grade", handed_in, "--out", tmp_path / "out")

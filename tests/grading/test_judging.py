@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from slmlab.checking import Case, Execution, Exercise, Invariant, Mistake, check, make_cases
+from slmlab.checking import Case, Close, Execution, Exercise, Invariant, Mistake, check, make_cases
 from slmlab.checking.failure import Failure
 from slmlab.grading import bounds, judging
 from slmlab.grading.judging import Evidence, judge_exercise, moved
@@ -152,6 +153,78 @@ def test_a_check_that_counts_to_the_answer_is_stopped(monkeypatch):
     slow = _exercise(compare=Invariant(counts))
     grade = _judge(answered(0, *[10**15] * 3), exercise=slow)
     assert (grade.outcome, grade.points) == ("wrong", 0)
+
+
+def test_a_busy_machine_costs_nobody_points(monkeypatch):
+    """Seconds of the clock that others used do not count; the limit is CPU time."""
+    monkeypatch.setattr(judging, "JUDGING_SECONDS", 0.2)
+    waits = _exercise(compare=Invariant(lambda arguments, output: time.sleep(0.15)))
+    assert _judge(answered(0, 2, 4, 6), exercise=waits).points == 3
+
+
+def test_a_check_cannot_take_the_limit_for_an_error_of_its_own(monkeypatch):
+    monkeypatch.setattr(judging, "JUDGING_SECONDS", 0.1)
+    monkeypatch.setattr(bounds, "REPEAT_SECONDS", 60.0)
+
+    def patient(arguments, output):
+        try:
+            while output > 10**6:
+                pass
+        except Exception:
+            return None
+        return None
+
+    grade = _judge(answered(0, *[10**15] * 3), exercise=_exercise(compare=Invariant(patient)))
+    assert (grade.outcome, grade.points) == ("wrong", 0)
+
+
+def test_where_the_right_answer_is_too_much_work_the_exercise_is_at_fault(monkeypatch):
+    monkeypatch.setattr(judging, "JUDGING_SECONDS", 0.1)
+    monkeypatch.setattr(bounds, "REPEAT_SECONDS", 0.1)
+
+    def endless(arguments, output):
+        while True:
+            pass
+
+    with pytest.raises(RuntimeError, match=r"right answer of 'toy\.twice'"):
+        _judge(answered(0, 2, 4, 6), exercise=_exercise(compare=Invariant(endless)))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_a_diagnosis_that_fails_costs_its_sentence_only(monkeypatch, seconds):
+    def fails(exercise, run):
+        start = time.process_time()
+        while time.process_time() - start < seconds:
+            pass
+        raise OverflowError("cannot convert float infinity to integer")
+
+    monkeypatch.setattr(judging, "diagnose", fails)
+    monkeypatch.setattr(judging, "JUDGING_SECONDS", 0.2)
+    grade = _judge(answered(0, 2, 4, 7))
+    assert (grade.outcome, grade.passed, grade.points) == ("wrong", 2, 2)
+    assert grade.flags == ("not diagnosed",) and "no diagnosis" in grade.sentence
+
+
+@pytest.mark.parametrize("size", [1.79e308, -1.79e308, 5e-324])
+def test_a_factor_beyond_the_range_of_floats_keeps_the_other_cases(size):
+    halves = _exercise(
+        cases=lambda seed: [Case({"x": torch.full((2,), 0.1 * n)}) for n in (1, 2, 3)],
+        compare=Close(dtype=False),
+    )
+    right = [2 * case.arguments["x"] for case in make_cases(halves, 0)]
+    odd = torch.full((2,), size, dtype=torch.float64)
+    grade = _judge(answered(0, *right[:2], odd), exercise=halves)
+    assert (grade.outcome, grade.passed, grade.flags) == ("wrong", 2, ())
+
+
+def test_one_answer_for_everybody_leaves_three_guesses():
+    estimate = _exercise(cases=lambda seed: [Case({"x": 1})])
+    guesses = [answered(n, value) for n, value in enumerate((2, 5, 6, 7))]
+    cells = (NAMES,) * 8
+    assert _judge(*guesses, exercise=estimate, cells=cells).points == 0
+    assert _judge(*guesses[:3], exercise=estimate, cells=cells).points == 3
+    many = _judge(*guesses, *guesses, exercise=estimate, cells=cells)
+    assert many.flags == ("duplicated", "there in 8 definitions")
 
 
 def test_a_check_that_fills_memory_is_stopped():

@@ -22,6 +22,7 @@ from slmlab.grading.reports import (
     summary_json,
 )
 from slmlab.grading.store import safe_name
+from slmlab.grading.tables_in import bare
 
 IDS = ("anatomy.a", "anatomy.b")
 PLAN = Plan(IDS, 7)
@@ -84,6 +85,16 @@ def test_no_name_or_reason_is_a_formula(start):
     row = _rows(Results(PLAN, (_grade(name, 4, 4, status="stopped", reason=name),)))[0]
     assert row["student"].startswith("'") and row["reason"].startswith("'")
     assert row["student"] == "'" + name.replace("\t", " ")
+
+
+@pytest.mark.parametrize("name", ["  =1+1", "ann;=cmd()", "ann; @x", "a|-1", "=a;=b"])
+def test_no_separator_makes_a_formula_of_a_part(name):
+    text = grades_csv(Results(PLAN, (_grade(name, 4, 4),)))
+    for separator in ",;\t|":
+        for row in csv.reader(io.StringIO(text), delimiter=separator):
+            assert not [cell for cell in row if cell.lstrip().startswith(("=", "+", "-", "@"))]
+    written = _rows(Results(PLAN, (_grade(name, 4, 4),)))[0]["student"]
+    assert written != name and bare(written) == name
 
 
 def test_names_of_any_script_and_separators_survive_the_table():

@@ -15,18 +15,26 @@ import slmlab
 from slmlab.distill import student_from_layers
 from slmlab.generation import LanguageModel
 from slmlab.widgets.card import CardFigure
-from slmlab.widgets.distillation import Pull, State, border, favourites_share, pull
+from slmlab.widgets.distillation import (
+    Pull,
+    State,
+    border,
+    border_sentence,
+    favourites_share,
+    pull,
+)
 from slmlab.widgets.distillation_bench import (
     Bench,
     bench,
     cuts,
     held_out,
     noise_rows,
+    one_answer,
     text_rows,
 )
 from slmlab.widgets.distillation_curves import cut_bars, learning_curves
 from slmlab.widgets.distillation_plots import entropies, pull_lengths, soft_targets, two_modes
-from slmlab.widgets.distillation_view import PULLS, TEMPERATURES, pull_of, view
+from slmlab.widgets.distillation_view import PULLS, TEMPERATURES, net_share, pull_of, view
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +111,18 @@ def test_held_out_text_is_judged_as_the_formulas_say(lm: LanguageModel) -> None:
     assert held.kl(cut) == pytest.approx(float(by_torch))
 
 
+def test_one_answer_is_the_mean_of_the_models(lm: LanguageModel) -> None:
+    rows = noise_rows(lm, 18, 8)  # more than one part
+    with torch.no_grad():
+        wanted = lm.model(rows[:, :-1]).double().softmax(-1).flatten(0, 1).mean(0)
+    answer = one_answer(lm.model, rows)
+    torch.testing.assert_close(answer.exp(), wanted, atol=1e-9, rtol=1e-4)
+    held = held_out(lm, rows=2, time=8)
+    kl, perplexity = held.judge(held.reference)
+    assert kl == 0 and perplexity == pytest.approx(held.perplexity(lm.model))
+    assert held.judge(torch.zeros_like(held.reference))[0] == pytest.approx(held.uniform_kl)
+
+
 def test_rows_are_seeded(lm: LanguageModel) -> None:
     for rows in (noise_rows, text_rows):
         first, again, other = (rows(lm, 4, 8, seed) for seed in (0, 0, 1))
@@ -135,6 +155,10 @@ def test_every_view_accounts_for_all_probability_and_pull(asked: Bench) -> None:
                 ten = sum(row.up for row in shown.rows if row.kind == "favourite")
                 assert ten == pytest.approx(shown.favourites)
                 assert f"{shown.favourites:.0%} of the upward pull" in shown.text
+                fallen = sum(row.down for row in shown.rows if row.kind == "favourite")
+                net = net_share(asked, shown.state)
+                assert net == pytest.approx(ten - fallen)
+                assert f"the ten get {net:+.0%}" in shown.text
 
 
 def test_the_border_is_where_the_share_falls_below_half(asked: Bench) -> None:
@@ -159,7 +183,11 @@ def test_the_border_can_be_missing_and_at_the_end() -> None:
     falling = torch.arange(20, 0, -1, dtype=torch.float64) / 100
     less = falling.clone()
     less[12:] -= 3
-    assert border(Bench({"x": falling}, {"x": less}, str), "x", "forward KL") is None
+    late = Bench({"x": falling}, {"x": less}, str)
+    assert border(late, "x", "forward KL") is None
+    assert "none offered, by prompt" in border_sentence(late)
+    assert "T = 8, by prompt" in border_sentence(near)
+    assert "lower in 0 of 1 prompts" in border_sentence(near)
 
 
 def test_the_widget_moves_and_keeps_pictures(asked: Bench) -> None:
@@ -224,7 +252,7 @@ def test_the_plots_say_their_figures(asked: Bench) -> None:
         "'This method returns', 8 tokens": soft_targets(
             asked.teacher["This method returns"], asked.decode, "This method returns"
         ),
-        "nats from saying nothing": entropies(logits, (0.5, 1, 2, 4)),
+        "nats below the maximum": entropies(logits, (0.5, 1, 2, 4)),
         "the bare gradient is 0.04 of": pull_lengths(
             (1, 2, 4), (1, 0.2, 0.04), (1, 0.8, 0.64), 0.6, 0.1
         ),

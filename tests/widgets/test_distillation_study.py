@@ -13,9 +13,9 @@ from slmlab.widgets.distillation_study import (
     NAMES,
     best,
     load_study,
-    study_plot,
     study_text,
 )
+from slmlab.widgets.distillation_study_plot import study_plot
 
 METRICS = ("kl", "perplexity", "tool_calls", "acceptance")
 # Method -> what it ends with; each seed is 0.001 apart.
@@ -94,11 +94,13 @@ def test_the_study_is_read_where_it_was_run(tmp_path: Path, measured: dict[str, 
     assert "At equal CPU-time, KL: logits has the best mean" in text
     assert "Farther from the teacher than before training: hard labels." in text
     assert "in 5 of 5 seeds" in text
-    assert "logits: documentation 70.0% to 72.0%." in text
     assert "equal tokens: logits, top-k logits, on-policy, teacher's text, hard labels." in text
     assert "Paying for time changes the order." in text
     assert "81,920" in text and "0.0520 \u00b10.0016" in text
     assert list(study["summary"]["cpu"]) == list(NAMES) and "on-policy 0.0003." in text
+    assert "logits: documentation 70.0% to 72.0%; KL 0.300 to 0.250." in text
+    assert "In short, by KL: at equal tokens logits or top-k logits lead" in text
+    assert "Equal time gives hard labels 1.0 times the tokens" in text
     assert text.endswith("One thread of a CPU; commit 0123456.")
     alt = study_plot(study).alt
     assert alt == (
@@ -129,6 +131,18 @@ def test_means_closer_than_two_standard_errors_are_a_tie(measured: dict[str, Any
     assert best(exact, "kl") == ["logits"]
 
 
+def test_a_column_that_says_nothing_is_not_shown(tmp_path: Path, measured: dict[str, Any]) -> None:
+    measured["start"] |= {"tool_calls": 0.5, "layers": [0, 1]}
+    ends = {"kl": _spread([0.3, 0.3]), "documentation": _spread([0.8, 0.8])}
+    measured["draft"]["summary"]["hard"] = ends
+    study = load_study(_stored(tmp_path, "distillation_study", measured))
+    assert study is not None
+    text = study_text(study)
+    assert "Tool calls: 50.0% in every row, so not shown." in text
+    assert "tool calls" not in text.splitlines()[0] and "layers 0, 1, untrained" in text
+    assert "logits end nearer to tiny in KL, and more guesses of hard labels hold in 1 of 1" in text
+
+
 def test_a_damaged_study_names_the_mend(tmp_path: Path, measured: dict[str, Any]) -> None:
     del measured["summary"]["cpu"]["topk"]["perplexity"]
     study = load_study(_stored(tmp_path, "distillation_study", measured))
@@ -151,6 +165,7 @@ def test_the_ways_to_one_domain(tmp_path: Path) -> None:
             "outside_bits_per_byte": 1.5,
             "trained_parameters": trained,
             "cpu_seconds": 30.0,
+            "teacher_cpu_seconds": 40.0 if trained == 4e6 else 0.0,
             "decode_over_tiny": decode,
         }
         return {"summary": {name: {"mean": x, "sd": 0.0, "n": 3} for name, x in values.items()}}
@@ -164,8 +179,14 @@ def test_the_ways_to_one_domain(tmp_path: Path) -> None:
     measured: dict[str, Any] = {"domain": "a greenhouse", "ways": ways}
     text = lora_text(_stored(tmp_path, "lora_domain", measured))
     assert text is not None and "a greenhouse" in text
-    assert "commands are answered by: all weights; the fewest parameters trained by: LoRA" in text
-    assert "the fastest: 2-layer student." in text and "calls are kept by: LoRA." in text
+    assert "right: all weights." in text and "parameters trained: LoRA." in text
+    assert "Fastest: 2-layer student." in text and "calls kept: LoRA." in text
+    rows = {line[:16].strip(): line[16:].split() for line in text.splitlines()[1:5]}
+    assert rows["2-layer student"][5] == "70" and rows["LoRA"][5] == "30"
+    assert rows["tiny as it is"][6] == "1.00" and "itself it was 0.10" in text
+    ways["full"]["summary"]["domain_accuracy"]["sd"] = 0.11
+    text = lora_text(_stored(tmp_path, "lora_domain", measured))
+    assert text is not None and "right: LoRA, all weights cannot be told apart." in text
     for name in ("lora", "full", "student"):
         ways[name]["summary"]["outside_accuracy"]["mean"] = 0.0
     text = lora_text(_stored(tmp_path, "lora_domain", measured))

@@ -22,6 +22,7 @@ MAX_NOTEBOOKS = 100
 MAX_ARCHIVES = 10
 MAX_ARCHIVE_BYTES = 256 << 20  # of a zip inside a zip, which is copied to a temporary file
 MAX_CODE = 2 << 20  # letters of all cells together
+MAX_CELLS = 5_000  # code cells
 MAX_FLAGS = 12
 
 _OTHER_ARCHIVES = frozenset({".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
@@ -69,6 +70,12 @@ def read_student(student: str, items: Sequence[Item], wanted: frozenset[str] | N
     if sum(len(cell.source) for cell in cells) > MAX_CODE:
         problem = (
             f"{source} holds more than {MAX_CODE >> 20} MB of code: hand in the exercises alone."
+        )
+        cells = ()
+    elif len(cells) > MAX_CELLS:
+        problem = (
+            f"{source} holds {len(cells):,} code cells, more than {MAX_CELLS:,}: hand in the "
+            "exercises alone."
         )
         cells = ()
     return Submission(student, source, cells, _sha256(taken), _few(flags), problem)

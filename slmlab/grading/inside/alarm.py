@@ -22,7 +22,6 @@ _signal, _setitimer, _mask, _now = (
     signal.pthread_sigmask,
     time.monotonic,
 )
-_settrace, _setprofile = sys.settrace, sys.setprofile
 _ALARM = {signal.SIGALRM}
 
 
@@ -37,6 +36,8 @@ class Alarm:
         self._inside = False
         self._deadline = 0.0
         self._late = False
+        # Not by their names in the module: a cell may have put something else there.
+        self._settrace, self._setprofile = sys.settrace, sys.setprofile
 
     @property
     def expired(self) -> bool:
@@ -67,12 +68,12 @@ class Alarm:
             self._inside = False
             # The learner's trace function would be called for the worker's own code.
             try:
-                _setprofile(None)
-                _settrace(None)
+                self._setprofile(None)
+                self._settrace(None)
             except BaseException:
                 # It raised itself, at these very calls; Python has removed it for that.
-                _setprofile(None)
-                _settrace(None)
+                self._setprofile(None)
+                self._settrace(None)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         if _now() < self._deadline:

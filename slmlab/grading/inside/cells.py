@@ -100,7 +100,7 @@ def _make_shell(module: types.ModuleType) -> Any:
         def run_line_magic(self, magic_name: str, line: str, _stack_depth: int = 1) -> Any:
             try:
                 return super().run_line_magic(magic_name, line, _stack_depth + 1)
-            except ImportError as error:
+            except (ImportError, NotImplementedError) as error:
                 print(f"%{magic_name}: {error}")
 
     config = Config()

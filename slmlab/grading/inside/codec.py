@@ -13,6 +13,7 @@ class Codec:
 
     def __init__(self, opaque: type) -> None:
         self.opaque = opaque
+        self.items = 0  # in the last message that was encoded or decoded
 
     def encode(self, value: Any) -> bytes:
         """The bytes of a plain value.
@@ -20,14 +21,20 @@ class Codec:
         Raises TypeError where it holds something that is not plain data, ValueError where it is
         larger or deeper than decode() accepts.
         """
-        return Writer(self.opaque).message(value)
+        writer = Writer(self.opaque)
+        content = writer.message(value)
+        self.items = writer.items
+        return content
 
     def decode(self, content: bytes) -> Any:
         """The value that encode() was given.
 
         Raises ValueError for any other bytes, and nothing else.
         """
+        reader = Reader(self.opaque)
         try:
-            return Reader(self.opaque).message(content)
+            value = reader.message(content)
+            self.items = reader.items
+            return value
         except RecursionError:
             raise ValueError("The message is nested too deeply.") from None

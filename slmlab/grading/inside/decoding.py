@@ -12,10 +12,13 @@ from safetensors.numpy import load as _load
 
 from .layout import (
     DOUBLE,
+    ENTRIES,
     HEADER,
+    MAX_ARRAYS,
     MAX_BYTES,
     MAX_DEPTH,
     MAX_DIMENSIONS,
+    MAX_ENTRY,
     MAX_ITEMS,
     MAX_MARKS,
     MAX_SAME_HASH,
@@ -50,15 +53,19 @@ class Reader:
             tree = json.loads(json_text.decode("ascii"), parse_constant=_refuse)
         except UnicodeDecodeError:
             raise ValueError("The JSON text is not ASCII.") from None
-        self.load(content[end:])
+        self.load(content[end:], sum(json_text.count(mark) for mark in (b'["n",', b'["p",')))
         value = self.value(tree, 0)
         if self.read_text < len(self.text) or self.read_entries < len(self.entries):
             raise ValueError("The message holds bytes that no value uses.")
         return value
 
-    def load(self, content: bytes) -> None:
+    def load(self, content: bytes, arrays: int) -> None:
         if not content:
             return
+        # Before safetensors makes an object of each entry, also of those that no array uses.
+        (header,) = ENTRIES.unpack_from(content.ljust(ENTRIES.size, b"\xff"))
+        if arrays > MAX_ARRAYS or header > MAX_ENTRY * (arrays + 1):
+            raise ValueError(f"{header:,} bytes about the entries of {arrays:,} arrays.")
         try:
             self.entries = dict(_load(content))
         except Exception as error:
@@ -103,6 +110,8 @@ class Reader:
             return items
         if letter == "t":
             return tuple(items)
+        if not items:
+            return frozenset() if letter == "z" else {}
         keys = items if letter == "z" else items[::2]
         if letter == "d" and len(items) % 2:
             raise ValueError("A dict whose last key has no value.")
@@ -110,7 +119,7 @@ class Reader:
             hashes = Counter(map(hash, keys))
         except TypeError:
             raise ValueError("A key that cannot be hashed.") from None
-        if keys and max(hashes.values()) > MAX_SAME_HASH:
+        if max(hashes.values()) > MAX_SAME_HASH:
             raise ValueError("Too many keys of one hash.")
         result: Any = (
             frozenset(keys) if letter == "z" else dict(zip(keys, items[1::2], strict=True))

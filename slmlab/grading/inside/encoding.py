@@ -18,6 +18,7 @@ from .layout import (
     DOUBLE,
     HEADER,
     MARKS,
+    MAX_ARRAYS,
     MAX_BYTES,
     MAX_DEPTH,
     MAX_ITEMS,
@@ -125,6 +126,8 @@ class Writer:
         return self.entry("p", name, value.shape, order, flat)
 
     def entry(self, letter: str, dtype: str, shape: Any, order: list[int], flat: np.ndarray) -> str:
+        if len(self.entries) >= MAX_ARRAYS:
+            raise ValueError(f"value: more than {MAX_ARRAYS:,} arrays.")
         self.entries[str(len(self.entries))] = flat
         kept = order if order != sorted(order) else []
         sizes = ",".join(map(str, shape))

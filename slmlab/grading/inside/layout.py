@@ -23,12 +23,15 @@ import struct
 MAX_BYTES = 256 << 20
 MAX_DEPTH = 32
 MAX_ITEMS = 250_000  # above the limit of values.plain(), so that each of its results can travel
+MAX_ARRAYS = 10_000
+MAX_ENTRY = 120  # bytes of one entry in the header of the safetensors file
 MAX_DIMENSIONS = 64  # numpy's own limit
 MAX_MARKS = 3_000_000  # commas and brackets: they bound the memory that the JSON text can ask for
 MAX_SAME_HASH = 64  # keys made to collide would take quadratic time
 SHORT = 200  # letters of a text that stands in the JSON
 MARKS = frozenset(",[{")
 SMALL = 2**63
+ENTRIES = struct.Struct("<Q")  # length of the header of a safetensors file
 HEADER = struct.Struct(">I")
 DOUBLE = struct.Struct(">d")
 TORCH_DTYPES = (

@@ -24,6 +24,7 @@ from .layout import MAX_BYTES
 ENDS = ("ran", "raised", "timeout")
 MAX_TEXT = 2000  # letters of what was printed, of a cell's message, of each part of a failure
 MAX_CHANGED = 100
+MAX_ITEMS = 500_000  # of all answers of a submission: what they take of the grader's memory
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,21 @@ class Messages:
         return self.codec.encode(told | {"printed": printed[:MAX_TEXT], "seconds": seconds})
 
     def answer(
-        self, exercise_id: str, cell: int, case: int, execution: Any, most: int = MAX_BYTES
+        self,
+        exercise_id: str,
+        cell: int,
+        case: int,
+        execution: Any,
+        most: int = MAX_BYTES,
+        items: int = MAX_ITEMS,
     ) -> bytes:
-        """What one call did; where that takes more than `most` bytes, an Opaque stands for it."""
+        """What one call did; an Opaque stands for an output that makes it more than `most` bytes
+        or more than `items` items (bytes of text and arrays are none)."""
         told = {"answer": exercise_id, "cell": cell, "case": case}
         with contextlib.suppress(TypeError, ValueError, MemoryError):
             parts = self._parts(execution, execution.output)
             content = self.codec.encode(told | {"execution": parts})
-            if len(content) <= most:
+            if len(content) <= most and self.codec.items <= items:
                 return content
         output = self._opaque(f"{type(execution.output).__name__} that is too large")
         return self.codec.encode(told | {"execution": self._parts(execution, output)})

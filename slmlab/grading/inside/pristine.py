@@ -25,8 +25,6 @@ SHIELDED = (
     "struct",
     "sysconfig",
 )
-_vars, _update = vars, dict.update
-_getlimit, _setlimit = sys.getrecursionlimit, sys.setrecursionlimit
 
 
 class Pristine:
@@ -36,15 +34,20 @@ class Pristine:
         package = __name__.rpartition(".")[0] + "."
         names = [*SHIELDED, *(name for name in sys.modules if name.startswith(package))]
         modules: list[ModuleType] = [sys.modules[name] for name in names if name in sys.modules]
-        self._saved = [(_vars(module), dict(_vars(module))) for module in (builtins, *modules)]
+        self._saved = [(vars(module), dict(vars(module))) for module in (builtins, *modules)]
         self._main = sys.modules["__main__"]
         self._modules = sys.modules
-        self._depth = _getlimit()
+        self._depth = sys.getrecursionlimit()
+        self._update, self._getlimit = dict.update, sys.getrecursionlimit
+        self._setlimit = sys.setrecursionlimit
 
     def restore(self) -> None:
-        """Names that have other values or are gone get theirs back; new names stay."""
+        """Names that have other values or are gone get theirs back; new names stay.
+
+        It calls nothing by a name of its module: a cell may have put something else there.
+        """
         for now, before in self._saved:
-            _update(now, before)
+            self._update(now, before)
         self._modules["__main__"] = self._main
-        if _getlimit() < self._depth:
-            _setlimit(self._depth)
+        if self._getlimit() < self._depth:
+            self._setlimit(self._depth)

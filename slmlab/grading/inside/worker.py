@@ -10,29 +10,35 @@ the later cells of the same learner, which an earlier one should not spoil.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-import random
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import frames
+from . import frames, seeds
+from .absent import Absent
 from .alarm import Alarm
 from .cells import Cells, describe_error, where
-from .messages import Messages, Work
+from .messages import MAX_ITEMS, Messages, Work
 from .pristine import Pristine
 
 MAX_REQUEST = 1 << 30
 MAX_DEFINITIONS = 20  # in one cell
+SMALL_ITEMS = 100  # the same of items
 SMALL_ANSWER = 1 << 14  # bytes that an answer may always have
 STUB = Path(__file__).parent / "stub"
 
 _answering = importlib.import_module(".answering.execution", __package__)
 _failures = importlib.import_module(".answering.failure", __package__)
 _send, _now, _getpid, _exit = frames.send, time.monotonic, os.getpid, os._exit
+_kill = os.kill
+# What a notebook's output says of itself.
+_answering.BoundedText.encoding = "utf-8"
 
 
 def main(read_fd: int, write_fd: int, limits: dict[str, Any]) -> None:
@@ -60,6 +66,7 @@ class _Worker:
         self.seconds = float(limits["cell_seconds"])
         self.skip = frozenset(limits.get("skip", ()))
         self.room = int(limits.get("output_mb", 32)) << 20
+        self.items = MAX_ITEMS * 4 // 5  # the rest: for answers that come when these are used up
         self.alarm = Alarm()
         self.defined: list[tuple[str, Callable[..., Any]]] = []
         self.process = _getpid()
@@ -70,9 +77,10 @@ class _Worker:
 
     def run(self) -> None:
         """All cells, one after the other."""
-        _seed(self.work.seed)
-        _open_stub(self.define)
+        seeds.sow(self.work.seed)
+        stub = _open_stub(self.define)
         cells = Cells()
+        self.absent = Absent(stub, cells.module.__dict__)
         pristine = Pristine()
         for place, source in enumerate(self.work.cells):
             if place not in self.skip:
@@ -95,6 +103,7 @@ class _Worker:
         _, error = self.alarm.attempt(cells.run, place, source)
         pristine.restore()
         sys.stdout = sys.stderr = printed
+        lacking = self.absent.forget()
         if self.alarm.expired:
             place_late = None if error is None else where(error.__traceback__)
         else:
@@ -102,11 +111,12 @@ class _Worker:
         if self.alarm.expired:
             state, message = "timeout", self.late(place_late)
         elif error is None:
-            state, message = "ran", ""
+            state, message = "ran", lacking
         else:
             state, message = "raised", self.told(error)
         self.alarm.stop()
         pristine.restore()
+        self.end_others()
         self.send(self.messages.end(place, state, message, printed.getvalue(), _now() - began))
 
     def answer_all(self, place: int) -> str | None:
@@ -126,16 +136,29 @@ class _Worker:
         return None
 
     def send_answer(self, exercise_id: str, place: int, number: int, execution: Any) -> None:
-        """A giant output takes at most a quarter of the room that is left for all later ones."""
+        """A giant output takes at most a quarter of the room that is left for all later ones, and at
+        most half of the items."""
         most = max(self.room // 4, SMALL_ANSWER)
-        content = self.messages.answer(exercise_id, place, number, execution, most)
+        items = max(self.items // 2, SMALL_ITEMS)
+        content = self.messages.answer(exercise_id, place, number, execution, most, items)
         self.room -= len(content)
+        self.items -= self.messages.codec.items
         self.send(content)
 
     def failed(self, error: BaseException, function: Callable[..., Any]) -> Any:
         """A KeyboardInterrupt ends a check in the notebook; here it ends the call of one case."""
         failure, _ = self.alarm.attempt(self.describe, error, function)
         return self.execution(failure=failure or _failures.Failure(type(error).__name__, ""))
+
+    def end_others(self) -> None:
+        """Ends what the cell has started and left running, which would slow down later cells.
+
+        Process 1 of a namespace reaches all others in it and no more. Without a namespace this
+        process is not 1, and they stay until the submission ends.
+        """
+        if self.process == 1 == _getpid():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                _kill(-1, signal.SIGKILL)
 
     def told(self, error: BaseException) -> str:
         """One line about what a cell raised; its own __str__ may do anything."""
@@ -154,19 +177,13 @@ class _Worker:
         _send(self.write_fd, content)
 
 
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed % 2**32)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(seed % 2**63)
-
-
-def _open_stub(define: Callable[[Any, Any], None]) -> None:
+def _open_stub(define: Callable[[Any, Any], None]) -> Any:
     """Makes `import slmlab` give the stub, and lets cells import from the working folder.
 
     The stub comes first: without a sandbox the working folder may be that of slmlab itself.
     """
     sys.path.insert(0, str(STUB))
-    importlib.import_module("slmlab").register = define  # type: ignore[attr-defined]
+    stub: Any = importlib.import_module("slmlab")
+    stub.register = define
     sys.path.insert(0, "")
+    return stub

@@ -5,20 +5,19 @@ from __future__ import annotations
 import csv
 import io
 
-from slmlab.checking.render import visible
 from slmlab.grading.overrides import of_student, points_of
 from slmlab.grading.records import Grade
 from slmlab.grading.reports.results import UNSAFE_SHORT, Results, is_unsafe, points_text
-from slmlab.grading.tables_in import FORMULA_STARTS
+from slmlab.grading.tables_in import guarded
 
 
 def grades_csv(results: Results) -> str:
     """Columns student, one per exercise id, total, max, status, reason. Comma, UTF-8, LF.
 
-    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    Every field is quoted. What a spreadsheet would take for a formula begins with an apostrophe.
     """
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     ids = results.plan.exercises
     writer.writerow(["student", *ids, "total", "max", "status", "reason"])
     for grade in results.grades:
@@ -44,12 +43,3 @@ def _reason(grade: Grade, results: Results) -> str:
     if is_unsafe(grade):
         parts.append(UNSAFE_SHORT)
     return "; ".join(parts)
-
-
-def guarded(text: str) -> str:
-    """Text for one cell: on one line, control characters visible, never a formula.
-
-    See OWASP, "CSV Injection".
-    """
-    start = "'" if text.startswith(FORMULA_STARTS) else ""
-    return start + visible(text).translate({ord(c): " " for c in "\n\t"})

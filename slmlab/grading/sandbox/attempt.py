@@ -143,6 +143,7 @@ class _Loop:
         self.request_in, self.answers_out = request_in, answers_out
         self.rest = memoryview(request)
         most = limits.output_mb * MIB
+        self.more = False  # the reader may hold a further message
         self.reader = FrameReader(answers_out.fileno(), max_frame=most, max_total=most)
         for descriptor in (request_in, answers_out):
             os.set_blocking(descriptor.fileno(), False)
@@ -155,20 +156,27 @@ class _Loop:
         poll.register(writing, select.POLLOUT)
         poll.register(self.server.fileno(), select.POLLIN)
         next_look = time.monotonic()
+        is_open = True
         try:
             while True:
-                ready = {descriptor for descriptor, _ in poll.poll(POLL_SECONDS * 1000)}
+                ready = {
+                    descriptor
+                    for descriptor, _ in poll.poll(0 if self.more else POLL_SECONDS * 1000)
+                }
                 if writing in ready and not self._write():
                     poll.unregister(writing)
                     self.request_in.close()
-                if reading in ready and not self._read():
+                dead = self.server.fileno() in ready or self.server.has_waiting
+                if is_open and (reading in ready or self.more or dead) and not self._read():
                     poll.unregister(reading)
-                if self.server.fileno() in ready or self.server.has_waiting:
-                    self._read()  # what was still in the pipe when the child died
+                    is_open = False
+                if dead and not self.more:
                     return None, ""
                 now = time.monotonic()
                 if now >= self.deadline:
                     return "time", ""
+                if dead:
+                    continue  # only what is still in the pipe
                 if self.received.running_for(now) > self.limits.cell_seconds + GRACE_SECONDS:
                     return "stuck", ""
                 if now >= next_look:
@@ -191,17 +199,19 @@ class _Loop:
         return bool(self.rest)
 
     def _read(self) -> bool:
-        """Takes every whole message that is there; False at the end of the pipe."""
-        while time.monotonic() < self.deadline:
-            try:
-                frame = self.reader.read(timeout=0)
-            except TimeoutError:
-                return True
-            except TooMuchOutput:
-                raise
-            except FrameError:
-                return False  # it died while it was writing
-            if frame is None:
-                return False
-            self.received.take(frame, time.monotonic())
+        """Takes one message where one is whole, so that clocks and limits are looked at before the
+        next; False at the end of the pipe."""
+        self.more = False
+        try:
+            frame = self.reader.read(timeout=0)
+        except TimeoutError:
+            return True
+        except TooMuchOutput:
+            raise
+        except FrameError:
+            return False  # it died while it was writing
+        if frame is None:
+            return False
+        self.received.take(frame, time.monotonic())
+        self.more = True
         return True

@@ -48,7 +48,9 @@ def proportional_mb(pid: int) -> float | None:
                 if line.startswith("Pss:"):
                     return int(line.split()[1]) / 1024
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0 if not os.path.exists(f"/proc/{pid}") else None
+        now = _read(pid)
+        # One that nobody has waited for still stands there, without memory.
+        return 0.0 if now is None or now.resident_mb == 0 else None
     except (OSError, ValueError):
         return None
     return 0.0  # a zombie has no memory

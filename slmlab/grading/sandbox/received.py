@@ -11,10 +11,11 @@ import struct
 
 from slmlab.checking import Execution, execution
 from slmlab.grading.inside import frames
-from slmlab.grading.inside.messages import Messages
+from slmlab.grading.inside.messages import MAX_ITEMS, Messages
 from slmlab.grading.records import Answered, CellRun, Request
 
 MAX_MESSAGES = 20_000
+KEPT = 20  # definitions of one id, besides the first
 _MESSAGES = Messages(execution)
 
 
@@ -34,6 +35,7 @@ class Received:
         self._request = request
         self._skip = frozenset(skip)
         self._count = 0
+        self._items = 0
         self._cells: list[CellRun] = []
         self._answers: dict[str, list[tuple[int, list[Execution]]]] = {}
         self._since = 0.0
@@ -46,6 +48,9 @@ class Received:
         if self._count > MAX_MESSAGES:
             raise ValueError(f"more than {MAX_MESSAGES} messages.")
         message = _MESSAGES.read(frame)
+        self._items += _MESSAGES.codec.items
+        if self._items > MAX_ITEMS:
+            raise ValueError(f"answers of more than {MAX_ITEMS:,} items in all.")
         cell = message["cell"]
         if "answer" in message:
             if cell != self.current:
@@ -79,7 +84,7 @@ class Received:
         return f" in code cell {self.current + 1}" if self.current is not None else ""
 
     def answers(self) -> dict[str, tuple[Answered, ...]]:
-        """All definitions of each exercise, in order."""
+        """The first and the last definitions of each exercise, in order."""
         return {
             name: tuple(Answered(cell, tuple(done)) for cell, done in items)
             for name, items in self._answers.items()
@@ -109,6 +114,7 @@ class Received:
         items = self._answers.setdefault(name, [])
         if case == 0:
             items.append((cell, [done]))
+            del items[1:-KEPT]
         elif items and items[-1][0] == cell and len(items[-1][1]) == case:
             items[-1][1].append(done)
         else:

@@ -108,7 +108,7 @@ def _by_hand(
 
 STEP_REPAIR = Exercise(
     id="distillation.step_repair",
-    title="Repair this: a teacher one token ahead",
+    title="Repair this: a step whose student stays bad",
     points=4,
     minutes=12,
     difficulty=3,
@@ -142,10 +142,13 @@ STEP_REPAIR = Exercise(
         ),
         Mistake(
             "labels not shifted",
-            "The teacher is in place, and now the labels are not: position t is asked for the token "
-            "that it has just read. Which label belongs to it?",
+            "Both models stand at the same position, and the label does not fit it: position t is "
+            "asked for the token that it has just read. Which label belongs to it?",
             _step(target_rows=slice(None, -1)),
-            (_step(slice(None), slice(None), slice(None)),),
+            (
+                _step(slice(None), slice(None), slice(None)),
+                _step(slice(1, None), slice(1, None), slice(1, None)),
+            ),
         ),
         Mistake(
             "soft loss of padding",

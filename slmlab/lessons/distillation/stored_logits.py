@@ -42,11 +42,14 @@ def within_tolerance(arguments: dict[str, Any], output: Any) -> str | None:
     ratio = output / reference()
     if abs(ratio - 1) <= TOLERANCE:
         return None
+    if abs(ratio / GB - 1) <= TOLERANCE:
+        return "You return bytes, and asked is GB: how many bytes are in one of them?"
     way = "high" if ratio > 1 else "low"
-    return (
-        f"Your size is {max(ratio, 1 / ratio):.4g} times too {way}. Write down the bytes of one "
-        "position: which parts does it have?"
-    )
+    off = f"Your size is {max(ratio, 1 / ratio):.4g} times too {way}."
+    # Only the unit is wrong: to ask for the parts would mislead.
+    if any(abs(ratio / unit - 1) <= SAME_MISTAKE for unit in (GB / 2**30, 8.0)):
+        return off
+    return f"{off} Write down the bytes of one position: which parts does it have?"
 
 
 def _mistaken(**changes: Any) -> Callable[[], float]:

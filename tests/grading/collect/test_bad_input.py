@@ -258,3 +258,10 @@ def test_200_mb_of_outputs_are_read_in_little_memory(
     cells, problem, megabytes = done.stdout.split()
     assert (cells, problem) == ("1", "None")
     assert int(megabytes) < 40, megabytes
+
+
+def test_thousands_of_cells_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(student, "MAX_CELLS", 10)
+    put(tmp_path / "anna" / "hw.ipynb", notebook(*[cell(IDS[0])] * 11))
+    found = row(tmp_path)
+    assert found.cells == () and "holds 11 code cells" in (found.problem or "")

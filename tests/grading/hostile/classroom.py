@@ -21,6 +21,7 @@ import psutil
 from slmlab.checking import make_cases, registry
 from slmlab.checking.runner import expected
 from slmlab.grading.records import Grade, Limits
+from slmlab.grading.stored import grade_of
 from tests.grading.class_of import hand_in, notebook_text
 from tests.grading.hostile.attack import (
     ATTACKS,
@@ -209,7 +210,7 @@ def grade_class(
         assert host.reached() == []
     table = (host.out / "grades.csv").read_text(encoding="utf-8").splitlines()
     found = [
-        Grade.from_json(path.read_text(encoding="utf-8"))
+        grade_of(path.read_text(encoding="utf-8"))
         for path in (host.out / "submissions").glob("*/grade.json")
     ]
     grades = {grade.student: grade for grade in found}

@@ -68,7 +68,7 @@ def patched_modules():
     )
 
 
-@hostile((1, 0, 1), reason="ended itself")
+@hostile((1, 0, 1))
 def patched_worker():
     """Every function of the worker's own modules, found through sys.modules: they are put back, and
     the later cells count."""

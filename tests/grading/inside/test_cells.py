@@ -104,11 +104,15 @@ def test_every_public_name_of_slmlab_is_there_and_does_nothing(host: Host) -> No
 
 @pytest.mark.parametrize("name", ["slmlab.lessons", "slmlab.lessons.quantization", "slmlab.quant"])
 def test_a_room_of_slmlab_is_refused_with_a_sentence(host: Host, name: str) -> None:
+    """To all but an import statement of the cell itself, for which see test_absent.py."""
     sentence = (
         "is not there while answers are graded: answers use torch, numpy and the standard library"
     )
-    for source in (f"import {name}", f"from {name} import x", f"__import__({name!r})"):
+    function = f"def f():\n    from {name} import x\nf()"
+    for source in (function, f"import importlib\nimportlib.import_module({name!r})"):
         (text,) = printed(host, source)
         assert text.startswith("ModuleNotFoundError: slmlab.") and sentence in text
     (text,) = printed(host, "from slmlab import nothing")
     assert "cannot import name 'nothing'" in text
+    (text,) = printed(host, "import slmlab.nothing")
+    assert text.startswith("ModuleNotFoundError: slmlab.nothing")

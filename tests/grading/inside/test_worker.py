@@ -40,13 +40,18 @@ def test_messages_in_order(host: Host) -> None:
 
 def test_a_cell_that_raises_is_told_and_later_ones_run(host: Host) -> None:
     cells, found = told(
-        host, "def f():\n    return 1 / 0", "y = 2\nf()", "def broken(:", "import nothere", HONEST
+        host,
+        "def f():\n    return 1 / 0",
+        "y = 2\nf()",
+        "def broken(:",
+        "import torch.nothere",
+        HONEST,
     )
     assert [cell["state"] for cell in cells] == ["ran", "raised", "raised", "raised", "ran"]
     place = "(cell 2, line 2: `return 1 / 0`)"
     assert cells[1]["message"] == f"ZeroDivisionError: division by zero {place}"
     assert cells[2]["message"] == "SyntaxError: invalid syntax (cell 4, line 1)"
-    assert "No module named 'nothere'" in cells[3]["message"]
+    assert "No module named 'torch.nothere'" in cells[3]["message"]
     assert answers_right(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import numpy as np
 import pytest
 
 from slmlab.checking import Case, Execution
@@ -101,3 +102,28 @@ def test_how_a_process_that_ended_itself_is_told(
     ended, reason = Attempt(received(start(0)), None, "", status, cpu, 1.0, killed).ended(Limits())
     assert ended == wanted
     assert word in reason
+
+
+def test_items_are_counted_over_all_answers() -> None:
+    large = MESSAGES.answer("t.one", 0, 0, Execution(output=[0] * 190_000))
+    found = received(start(0), large, large)
+    with pytest.raises(ValueError, match="500,000 items"):
+        found.take(large, 10.0)
+
+
+def test_the_first_and_the_last_definitions_are_kept() -> None:
+    many = [MESSAGES.answer("t.one", 0, 0, Execution(output=number)) for number in range(100)]
+    kept = received(start(0), *many).answers()["t.one"]
+    assert [item.executions[0].output for item in kept] == [0, *range(80, 100)]
+
+
+def test_entries_that_no_array_uses_are_refused_before_they_are_read(monkeypatch) -> None:
+    from safetensors.numpy import save
+
+    def never(content: bytes) -> None:
+        raise AssertionError("read")
+
+    entries = save({str(number): np.zeros(0, np.uint8) for number in range(1000)})
+    monkeypatch.setattr("slmlab.grading.inside.decoding._load", never)
+    with pytest.raises(ValueError, match="entries of 0 arrays"):
+        MESSAGES.codec.decode((1).to_bytes(4, "big") + b"1" + entries)

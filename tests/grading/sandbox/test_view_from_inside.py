@@ -279,3 +279,12 @@ def test_calls_of_the_second_abi_end_the_process(sandbox: Sandbox) -> None:
     assert transcript.ended == "exited"
     assert "SIGSYS" in transcript.reason
     assert [cell.cell for cell in transcript.cells] == [0]
+
+
+def test_what_a_cell_left_running_ends_with_it(sandbox: Sandbox) -> None:
+    transcript = run(
+        sandbox,
+        "import os, time\nchild = os.fork()\nif child == 0:\n    time.sleep(60)",
+        "print(os.waitpid(child, 0)[1])",
+    )
+    assert transcript.ended == "finished" and transcript.cells[1].printed == "9\n"

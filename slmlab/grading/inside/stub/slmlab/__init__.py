@@ -8,7 +8,7 @@ the standard library.
 from __future__ import annotations
 
 import contextlib
-import sys
+from types import ModuleType
 from typing import Any
 
 __version__ = "0"
@@ -36,7 +36,7 @@ __all__ = [
     "training",
     "widgets",
 ]
-_ABSENT = (
+ABSENT = (
     "{} is not there while answers are graded: answers use torch, numpy and the standard library."
 )
 
@@ -72,36 +72,101 @@ def progress(*arguments: Any, **options: Any) -> None:
     """Does nothing."""
 
 
-class _Placeholder:
-    """Every attribute, item and call of it is the same object; it holds nothing."""
+class Placeholder:
+    """Every attribute, item, call and sum of it is the same object; it holds nothing."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
-            raise AttributeError(_ABSENT.format("slmlab"))
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return self
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
+    def _same(self, *arguments: Any, **options: Any) -> Any:
         return self
 
-    def __getitem__(self, key: Any) -> Any:
-        return self
+    __call__ = __getitem__ = __enter__ = _same
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __pow__ = __rpow__ = _same
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _same
+    __matmul__ = __rmatmul__ = __neg__ = __pos__ = __abs__ = __round__ = _same
+
+    def _false(self, *arguments: Any) -> bool:
+        return False
+
+    __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _false
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Keeps nothing."""
 
     def __iter__(self) -> Any:
         return iter(())
 
-    def __bool__(self) -> bool:
-        return False
+    def __len__(self) -> int:
+        return 0
 
-    def __enter__(self) -> Any:
-        return self
+    def __float__(self) -> float:
+        return 0.0
+
+    def __int__(self) -> int:
+        return 0
+
+    def __format__(self, wanted: str) -> str:
+        return str(self)
 
     def __exit__(self, *error: Any) -> None:
         """Lets an exception through."""
 
+    def __mro_entries__(self, bases: Any) -> tuple[type, ...]:
+        """A class that inherits from one inherits nothing."""
+        return ()
 
-# What a learner reads whose function returns one: "you return placeholder for slmlab (...)".
-_Placeholder.__name__ = "placeholder for slmlab (which is not there while answers are graded)"
-_placeholder = _Placeholder()
+
+class AbsentModule(Placeholder, ModuleType):
+    """Stands for a package that is not here; its parts are objects of `parts`, which are no modules."""
+
+    parts: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return self.parts
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.parts
+
+
+class _Foreign(Placeholder):
+    """A part of another package. A loop over it would leave out its body without a word."""
+
+    def __iter__(self) -> Any:
+        raise TypeError(f"nothing to loop over: this is a {type(self).__name__}")
+
+    def __len__(self) -> int:
+        raise TypeError(f"no length: this is a {type(self).__name__}")
+
+    def __float__(self) -> float:
+        raise TypeError(f"no number: this is a {type(self).__name__}")
+
+    def __int__(self) -> int:
+        raise TypeError(f"no number: this is a {type(self).__name__}")
+
+
+def _part(name: str, kind: type = Placeholder) -> Any:
+    # What a learner reads whose function returns one: "you return placeholder for slmlab (...)".
+    told = f"placeholder for {name} (which is not there while answers are graded)"
+    return type(told, (kind,), {})()
+
+
+_placeholder = _part("slmlab")
+
+
+def absent_module(name: str) -> ModuleType:
+    """A module of that name that does nothing; slmlab.checking has the functions of this one."""
+    module = AbsentModule(name)
+    top = name.partition(".")[0]
+    module.parts = _placeholder if top == __name__ else _part(top, _Foreign)
+    if name == f"{__name__}.checking":
+        for function in (exercise, hint, predict, measured, progress):
+            setattr(module, function.__name__, function)
+    return module
 
 
 def __getattr__(name: str) -> Any:
@@ -112,15 +177,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _NoRooms:
-    """Refuses `import slmlab.room` with a sentence."""
-
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
-        if name.startswith("slmlab."):
-            raise ModuleNotFoundError(_ABSENT.format(name), name=name)
-
-
-sys.meta_path.insert(0, _NoRooms)
