@@ -93,6 +93,10 @@ def grade(
     collected = collect(source, ids)
     plan = _plan(ids, before, seed, time_multiplier, given)
     plan = replace(plan, unsafe=unsafe)
+    if before is not None:
+        plan.check_goes_on(before)
+        if before.limits != plan.limits:
+            typer.echo("Other limits than before: what they touch is graded again.", err=True)
     strangers = sorted(set(plan.multipliers) - {item.student for item in collected})
     if strangers:
         typer.echo(f"--time-multiplier: no submission yet of {', '.join(strangers)}.", err=True)

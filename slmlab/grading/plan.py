@@ -54,6 +54,19 @@ class Plan:
         """The limits for one student."""
         return self.limits.scaled(self.multipliers.get(student, self.multiplier))
 
+    def check_goes_on(self, before: Plan) -> None:
+        """ValueError where this plan asks other questions than the run that it goes on with: they
+        would replace every grade that is there."""
+        for option, old, new in (
+            ("--exercises", ", ".join(before.exercises), ", ".join(self.exercises)),
+            ("--seed", before.seed, self.seed),
+        ):
+            if old != new:
+                raise ValueError(
+                    f"That run was graded with {option} {old}, not {new}: leave it out to go on "
+                    "with it, or give another --out."
+                )
+
     def fingerprint(self, submission: Submission) -> str:
         """Equal for two runs that must give one submission the same grade."""
         content = {

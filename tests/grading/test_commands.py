@@ -52,6 +52,17 @@ def test_results_are_not_overwritten(tmp_path, inline):
     assert code == 1 and "--resume" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("other", [("--seed", "5"), ("--exercises", "start")])
+def test_a_run_goes_on_with_the_same_questions(tmp_path, inline, other):
+    handed_in, first = _class(tmp_path)
+    out = tmp_path / "out"
+    _slmlab("grade", handed_in, "--out", out, "--exercises", first, "--seed", "4")
+    before = {path: path.read_bytes() for path in out.glob("*.*")}
+    code, said = _slmlab("grade", handed_in, "--out", out, "--resume", *other)
+    assert code == 1 and f"was graded with {other[0]}" in " ".join(said.split())
+    assert {path: path.read_bytes() for path in out.glob("*.*")} == before
+
+
 @pytest.mark.parametrize("place", [".", "grades", "ada/grades"])
 def test_grades_among_the_submissions_would_be_a_student(tmp_path, inline, place):
     handed_in, _ = _class(tmp_path)
