@@ -180,6 +180,10 @@ def _how_far(pairs: Pairs, rule: Comparison) -> str:
     if off.size == 1:
         size = abs(float(yours[0]))
         base = abs(float(wanted[0]))
+        if float(yours[0]) < 0 < float(wanted[0]):
+            return "The number is below 0, the right one above."
+        if float(wanted[0]) < 0 < float(yours[0]):
+            return "The number is above 0, the right one below."
         if base and size and np.isfinite(size):
             ratio = max(size / base, base / size)
             if ratio >= 1.01:

@@ -148,6 +148,7 @@ LONG = make_exercise(lambda x: x * 1.0, [{"x": torch.arange(1.0, 25.0).reshape(4
         (SQUARES, lambda x: Liar(), "you return Liar, wanted torch.Tensor"),
         (NUMBERS, lambda x: x // 3, "cut to a whole number"),
         (NUMBERS, lambda x: x**2, "The number is 15.0 times too large"),
+        (NUMBERS, lambda x: 2 - x * x, "The number is below 0, the right one above"),
         (LONG, lambda x: x + (x > 6) * x**2, "Row 0 is right in the smallest case"),
         (LONG, lambda x: x + (x % 6 > 2) * x**2, "Columns 0, 1, 5 are right"),
         (LONG, lambda x: x + (x % 7 == 0), "3 of 24 numbers differ, by 1.0 at most"),
