@@ -11,6 +11,7 @@ the later cells of the same learner, which an earlier one should not spoil.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -36,6 +37,7 @@ STUB = Path(__file__).parent / "stub"
 _answering = importlib.import_module(".answering.execution", __package__)
 _failures = importlib.import_module(".answering.failure", __package__)
 _send, _now, _getpid, _exit = frames.send, time.monotonic, os.getpid, os._exit
+_collect = gc.collect
 _kill = os.kill
 # What a notebook's output says of itself.
 _answering.BoundedText.encoding = "utf-8"
@@ -116,6 +118,8 @@ class _Worker:
             state, message = "raised", self.told(error)
         self.alarm.stop()
         pristine.restore()
+        error = None
+        _collect()  # an exception in a cycle may hold all the memory that the next cell needs
         self.end_others()
         self.send(self.messages.end(place, state, message, printed.getvalue(), _now() - began))
 
@@ -132,6 +136,7 @@ class _Worker:
                     return f"line {failure.line} of {failure.function}: `{failure.code}`"
                 if executions is None:
                     executions = (self.failed(error, function),)
+                error = None  # its frames may hold all the memory that the next case needs
                 self.send_answer(exercise_id, place, number, executions[0])
         return None
 

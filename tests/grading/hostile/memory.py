@@ -13,6 +13,21 @@ def memory_bomb():
     """)
 
 
+@hostile((1, 0, 1), says="MemoryError")
+def memory_bomb_that_holds_on():
+    """The exception holds what was taken, in a cycle: it is collected before later cells run."""
+    return target("""
+        held = []
+        try:
+            while True:
+                held.append(bytearray(b"1") * (64 << 20))
+        except MemoryError as error:
+            held.append(error)
+            kept = error
+            raise
+    """)
+
+
 @hostile((1, 0, 0), reason="memory")
 def memory_bomb_of_many_processes():
     """Each child stays below the limit of one process; together they do not."""
